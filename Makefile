@@ -1,0 +1,44 @@
+# The two commands of the README are `make demo` and `make test`. Everything is installed into folders of this checkout.
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-peers
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-peers lint bench schema clean
+
+demo: $(VENV)/.installed
+	$(BIN)/surgery demo
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers"
+
+test-peers: $(PEERS)/.installed
+	$(PEERS)/bin/python -m pytest -q -n auto --dist worksteal -m peers
+
+bench: $(PEERS)/.installed
+	$(PEERS)/bin/python -m bench
+
+schema: $(VENV)/.installed
+	$(BIN)/surgery schema --write schemas/recipe.schema.json
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(PEERS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,245 @@
+"""The Python face: `open` a checkpoint, `plan` a recipe, `Plan.run` it. The command line is made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from os import PathLike, cpu_count, environ, fspath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from surgery.errors import NotFoundError, RecipeError, SurgeryError
+from surgery.expr import Expr, Read, evaluate, whole
+from surgery.files import LocalDisk, Sources
+from surgery.formats.base import Indexed
+from surgery.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from surgery.execute import Progress, Report
+    from surgery.expr import Array
+    from surgery.logical import LogicalPlan
+    from surgery.probe import Facts
+    from surgery.recipe import Recipe
+    from surgery.table import Table
+    from surgery.tasks import PhysicalPlan
+
+DEFAULT_MEMORY = 512 << 20
+_MOST_RECIPE_BYTES = 4 << 20
+
+
+class LazyTensor:
+    """A tensor of a checkpoint whose values are read when they are asked for."""
+
+    __slots__ = ("_read", "expr", "key")
+
+    def __init__(self, key: str, expr: Expr, read: Read) -> None:
+        self.key = key
+        self.expr = expr
+        self._read = read
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Element type and shape."""
+        return self.expr.spec
+
+    @property
+    def dtype(self) -> str:
+        """Name of the element type."""
+        return self.expr.spec.dtype.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes; () for a scalar."""
+        return self.expr.spec.shape
+
+    def numpy(self) -> Array:
+        """All values: bfloat16 and its kin as ml_dtypes, strings as an object array of bytes. Checksums that the format keeps are verified.
+
+        Raises:
+            SourceError: the file is damaged, gone or changed.
+            UnsupportedFeature: the type has no array form.
+        """
+        from surgery.errors import UnsupportedFeature
+        from surgery.execute import verified_read
+
+        try:
+            return evaluate(self.expr, whole(self.shape), verified_read(self.key, self.expr, self._read))
+        except TypeError:
+            raise UnsupportedFeature(
+                f"`{self.key}` is {self.dtype}, which has no array form", help="it can be renamed and saved in its own format"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"<{self.key}: {self.spec}>"
+
+
+class Checkpoint(Mapping[str, LazyTensor]):
+    """An open checkpoint: key → lazy tensor, in the order of the data. Close it, or use it in a `with`."""
+
+    def __init__(self, indexed: Indexed) -> None:
+        self.indexed = indexed
+        self._sources = Sources()
+
+    @property
+    def format(self) -> str:
+        """Name of the format."""
+        return self.indexed.format
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the format keeps beside tensors."""
+        return self.indexed.metadata
+
+    def __getitem__(self, key: str) -> LazyTensor:
+        try:
+            return LazyTensor(key, self.indexed.tensors[key], self._sources.read)
+        except KeyError:
+            raise MissingKey(key, self.indexed) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.indexed.tensors)
+
+    def __len__(self) -> int:
+        return len(self.indexed.tensors)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.indexed.tensors
+
+    def close(self) -> None:
+        """Close the files."""
+        self._sources.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self.format} checkpoint {self.indexed.location}: {len(self):,} tensors>"
+
+
+class MissingKey(NotFoundError, KeyError):
+    """`Key d not found in checkpoint`; a KeyError too, so that `Mapping.get` and `in` work as everywhere."""
+
+    def __init__(self, key: str, indexed: Indexed) -> None:
+        from surgery.keys import near_names
+
+        close = near_names(key, indexed.tensors)
+        super().__init__(
+            f"Key {key} not found in checkpoint",
+            sentence=True,
+            notes=[f"{indexed.location} has {len(indexed.tensors):,} keys"],
+            help=f"near names: {', '.join(close)}" if close else "list the keys with `surgery inspect`",
+            data={"keys": [key], "searched": indexed.location, "near": close},
+        )
+
+
+class Plan:
+    """A validated plan: everything that can be wrong has been looked for, and no byte has moved."""
+
+    def __init__(self, recipe: Recipe, facts: Facts, logical: LogicalPlan, physical: PhysicalPlan, jobs: int) -> None:
+        self.recipe = recipe
+        self.facts = facts
+        self.logical = logical
+        self.physical = physical
+        self.jobs = jobs
+
+    @property
+    def outputs(self) -> list[Table]:
+        """For each save the table it writes: key → entry with `.spec`."""
+        return [output.table for output in self.logical.outputs]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensors in all outputs."""
+        return sum(output.nbytes for output in self.physical.outputs)
+
+    def run(self, *, verify: bool = False, progress: Progress | None = None) -> Report:
+        """Write the outputs, each complete or not at all. `verify` checks stored checksums even where no byte is moved.
+
+        Raises:
+            SurgeryError: a source is damaged or changed, the disk is full, a value check fails; nothing is written then.
+        """
+        from surgery.execute import apply
+
+        return apply(self.physical, jobs=self.jobs, verify=verify, progress=progress or (lambda nbytes: None))
+
+    def __str__(self) -> str:
+        from surgery.report import plan_text
+
+        return plan_text(self)
+
+
+class Source(NamedTuple):
+    """The text of a recipe and what it is called in messages."""
+
+    text: str | bytes
+    name: str
+
+
+def open(path: str | PathLike[str], *, format: str | None = None) -> Checkpoint:
+    """Open a checkpoint of any readable format; reads headers only.
+
+    Raises:
+        NotFoundError: there is nothing under this path.
+        SourceError: the file is damaged or of no known format.
+    """
+    from surgery.probe import open_checkpoint
+
+    return Checkpoint(open_checkpoint(fspath(path), LocalDisk(), format))
+
+
+def plan(
+    recipe: str | PathLike[str] | Source,
+    params: Mapping[str, Any] | None = None,
+    *,
+    texts: Mapping[str, str] | None = None,
+    jobs: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+    force: bool = False,
+    strict: bool = False,
+) -> Plan:
+    """Plan a recipe: a path, or a `Source`. Reads headers only, changes nothing.
+
+    `params` are typed values, `texts` values as the command line gives them. `memory` is the budget in bytes of all arrays
+    together; `force` lets every save replace what exists; `strict` makes left-over tensors an error.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        SurgeryError: it does not fit these checkpoints. All faults of a phase come together in `others`.
+    """
+    from surgery.logical import plan as plan_logically
+    from surgery.physical import lower
+    from surgery.probe import probe
+    from surgery.recipe import load
+
+    source = recipe if isinstance(recipe, Source) else read_recipe(fspath(recipe))
+    jobs = jobs or cpu_count() or 1
+    loaded = load(source.text, source.name, params, texts=texts, environment=environ)
+    facts = probe(loaded, LocalDisk())
+    logical = plan_logically(loaded, facts.catalog)
+    if strict and logical.left_over:
+        raise _left_over(logical)
+    physical = lower(logical, facts.folders, facts.free, jobs=jobs, memory=memory, force=force)
+    return Plan(loaded, facts, logical, physical, jobs)
+
+
+def read_recipe(path: str) -> Source:
+    """The text of a recipe file. Raises RecipeError where it cannot be read."""
+    try:
+        file, read = LocalDisk().open(path)
+        return Source(read(0, min(file.nbytes, _MOST_RECIPE_BYTES + 1)), path)
+    except SurgeryError as error:
+        raise RecipeError(error.title, code=error.code, sentence=error.sentence, help="give the path of a recipe, a YAML file") from None
+
+
+def _left_over(logical: LogicalPlan) -> SurgeryError:
+    from surgery.errors import PlanError, listed, plural
+
+    keys = [key for _, key in logical.left_over]
+    return PlanError(
+        f"{plural(len(keys), 'loaded tensor')} {'is' if len(keys) == 1 else 'are'} neither saved nor dropped",
+        code="left-over",
+        notes=[listed(keys, 20)],
+        help="`drop` them on purpose, or save them; without --strict this is only a note",
+        data={"keys": keys},
+    )

@@ -1,0 +1,40 @@
+"""`surgery steps` and `surgery formats`: what the registries hold, as text."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from surgery import formats
+from surgery import steps as registry
+from surgery.errors import RecipeError, near
+
+
+def step_list() -> str:
+    """Each step with the first line of its help."""
+    width = max(map(len, registry.WORDS))
+    lines = [f"{word:<{width}}  {(registry.by_word(word).__doc__ or '').splitlines()[0]}" for word in registry.WORDS]
+    return "\n".join([*lines, "", "`surgery steps STEP` lists the options of one."])
+
+
+def step_options(word: str) -> str:
+    """All options of a step."""
+    try:
+        model = registry.by_word(word)
+    except KeyError:
+        close = near(word, registry.WORDS)
+        raise RecipeError(
+            f"no step is called `{word}`", code="unknown-step", help=f"did you mean `{close[0]}`?" if close else "`surgery steps` lists them all"
+        ) from None
+    fields: Any = model.model_fields
+    if list(fields) == ["root"]:
+        fields = get_args(fields["root"].annotation)[0].model_fields
+    named = [(field.alias or name, field.description or "") for name, field in fields.items()]
+    width = max(len(name) for name, _ in named)
+    return "\n".join([f"{word}: {(model.__doc__ or '').strip()}", "", *(f"  {name:<{width}}  {text}" for name, text in named)])
+
+
+def format_list() -> str:
+    """Each format with its suffixes and what it holds."""
+    rows = [(module.NAME, " ".join(module.SUFFIXES) or "prefix", module.SUMMARY) for module in map(formats.by_name, formats.NAMES)]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{name:<{widths[0]}}  {suffixes:<{widths[1]}}  {summary}" for name, suffixes, summary in rows)

@@ -1,0 +1,384 @@
+"""Apply: run the tasks, seal the files, commit. Knows no steps, formats or YAML; sealers reach it as plain functions.
+
+Nothing of an output is visible before all tasks, all checks on values and all source fingerprints are found right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from threading import Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from surgery import files
+from surgery.checksums import COMBINE, EXTEND
+from surgery.commit import Staging
+from surgery.errors import ApplyError, CorruptFile
+from surgery.expr import Expr, Read, Region, Stored, blocks, evaluate, whole
+from surgery.tasks import Check, Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, Piece, Task, VerifyExtent
+from surgery.tensors import Extent, SourceFile
+
+if TYPE_CHECKING:
+    from surgery.expr import Array
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes done since the last call, from any thread."""
+
+_OLD_STATE_BYTES = 16 << 20
+_VERIFY_STEP = 4 << 20
+_CHECK_BYTES = 16 << 20
+
+
+class OutputReport(NamedTuple):
+    """What was written, and how its bytes came: shared blocks, copied, computed; how many tensors had their checksums verified."""
+
+    path: str
+    files: tuple[str, ...]
+    tensors: int
+    nbytes: int
+    shared_bytes: int
+    copied_bytes: int
+    computed_bytes: int
+    verified: int
+
+
+class Report(NamedTuple):
+    """A finished run. `peak_rss_bytes` is the largest resident size of the process so far."""
+
+    outputs: tuple[OutputReport, ...]
+    checks: int
+    seconds: float
+    peak_rss_bytes: int
+
+
+class _Run:
+    """One run over all outputs: its files, and what the tasks report back."""
+
+    def __init__(self, plan: PhysicalPlan, sources: files.Sources, stagings: list[Staging], verify: bool, progress: Progress) -> None:
+        self.plan = plan
+        self.sources = sources
+        self.stagings = stagings
+        self.verify = verify
+        self.progress = progress
+        self.lock = Lock()
+        self.parts: list[dict[str, list[tuple[int, int, int]]]] = [{} for _ in plan.outputs]
+        self.shared = [0] * len(plan.outputs)
+        self.verified: list[set[str]] = [set() for _ in plan.outputs]
+
+    def do(self, task: Task) -> None:
+        """Carry out one task."""
+        if isinstance(task, CopyRun):
+            self._copy(task)
+        elif isinstance(task, ComputeBlock):
+            self._compute(task)
+        else:
+            self._verify_extent(task)
+
+    def _copy(self, task: CopyRun) -> None:
+        kind = self.plan.outputs[task.output].layout.checksum
+        # A stored checksum is handed on unchecked only where the file system shares the blocks, so that nothing passes by.
+        stored_kind = task.source.checksum_kind
+        must_read = self.verify or any(piece.codec or _has_to_pass(piece, stored_kind, kind) for piece in task.pieces)
+        with self.sources.opened(task.source) as source, self.stagings[task.output].opened(task.file) as target:
+            if not must_read and all(piece.expected is None for piece in task.pieces):
+                moved = files.copy_range(source, task.source_start, task.source_start + task.nbytes, target, task.start)
+                self._shared(task.output, moved.shared_bytes)
+            else:
+                stop = task.source_start + task.nbytes
+                inherited = None if must_read else files.copy_if_shared(source, task.source_start, stop, target, task.start)
+                if inherited is None:
+                    self._copy_pieces(task, kind, source, target)
+                else:
+                    self._shared(task.output, inherited.shared_bytes)
+                    self._inherit(task, kind)
+        self.progress(task.nbytes)
+
+    def _copy_pieces(self, task: CopyRun, kind: str, source: int, target: int) -> None:
+        at = task.source_start
+        shift = task.start - task.source_start
+        for piece in task.pieces:
+            stop = at + piece.nbytes
+            if piece.codec is not None:
+                self._copy_encoded(task, piece, at, target)
+            elif piece.expected is not None or kind:
+                stored_kind = task.source.checksum_kind if piece.expected is not None else ""
+                kinds = sorted({stored_kind, kind} - {""})
+                sums = dict(zip(kinds, files.copy_and_checksum(source, at, stop, target, at + shift, kinds), strict=True))
+                if piece.expected is not None:
+                    self._compare(task.output, piece.key, task.source, at, piece.nbytes, piece.expected, sums[stored_kind])
+                if kind:
+                    self._part(task.output, piece.key, piece.rel_start, piece.nbytes, sums[kind])
+            else:
+                files.copy_range(source, at, stop, target, at + shift)
+            at = stop
+
+    def _copy_encoded(self, task: CopyRun, piece: Piece, at: int, target: int) -> None:
+        """A string tensor or the like: its checksum is not simply over its bytes, so it is read whole."""
+        assert piece.codec is not None
+        stored = bytes(self.sources.read(task.source, at, at + piece.nbytes))
+        checksum = piece.codec.checksum(stored, piece.spec)
+        if piece.expected is not None:
+            self._compare(task.output, piece.key, task.source, at, piece.nbytes, piece.expected, checksum)
+        files.write_at(target, task.start + at - task.source_start, stored)
+        self._part(task.output, piece.key, piece.rel_start, piece.nbytes, checksum)
+
+    def _inherit(self, task: CopyRun, kind: str) -> None:
+        if kind:
+            for piece in task.pieces:
+                assert piece.expected is not None
+                self._part(task.output, piece.key, piece.rel_start, piece.nbytes, piece.expected)
+
+    def _compute(self, task: ComputeBlock) -> None:
+        import numpy as np
+
+        read = verified_read(task.key, task.expr, self.sources.read) if task.verified else self.sources.read
+        array = np.ascontiguousarray(evaluate(task.expr, task.region, read))
+        data = array.reshape(-1).view(np.uint8).data
+        with self.stagings[task.output].opened(task.file) as target:
+            files.write_at(target, task.start, data)
+        kind = self.plan.outputs[task.output].layout.checksum
+        if kind:
+            self._part(task.output, task.key, task.rel_start, task.nbytes, EXTEND[kind](data, 0))
+        if task.verified:
+            with self.lock:
+                self.verified[task.output].add(task.key)
+        self.progress(task.nbytes)
+
+    def _verify_extent(self, task: VerifyExtent) -> None:
+        extent, value = task.extent, 0
+        extend = EXTEND[extent.file.checksum_kind]
+        for start in range(extent.start, extent.stop, _VERIFY_STEP):
+            value = extend(self.sources.read(extent.file, start, min(start + _VERIFY_STEP, extent.stop)), value)
+        self._compare(task.output, task.key, extent.file, extent.start, extent.nbytes, extent.checksum or 0, value)
+
+    def _compare(self, output: int, key: str, file: SourceFile, start: int, nbytes: int, stored: int, computed: int) -> None:
+        if stored != computed:
+            raise checksum_fault(key, file, start, nbytes, stored, computed)
+        with self.lock:
+            self.verified[output].add(key)
+
+    def _part(self, output: int, key: str, rel_start: int, nbytes: int, checksum: int) -> None:
+        with self.lock:
+            self.parts[output].setdefault(key, []).append((rel_start, nbytes, checksum))
+
+    def _shared(self, output: int, nbytes: int) -> None:
+        with self.lock:
+            self.shared[output] += nbytes
+
+    def checksums(self, output: int) -> dict[str, int]:
+        """The checksum of each tensor of an output, joined from those of its parts; 0 for tensors without bytes."""
+        layout = self.plan.outputs[output].layout
+        join = COMBINE[layout.checksum]
+        sums = dict.fromkeys((placement.key for file in layout.files for placement in file.placements), 0)
+        for key, parts in self.parts[output].items():
+            parts.sort()
+            value = parts[0][2]
+            for _, nbytes, checksum in parts[1:]:
+                value = join(value, checksum, nbytes)
+            sums[key] = value
+        return sums
+
+
+def _has_to_pass(piece: Piece, stored_kind: str, kind: str) -> bool:
+    """Whether the bytes have to be read: the target wants a checksum that is not stored, or keeps none to notice damage by."""
+    return kind != (stored_kind if piece.expected is not None else "")
+
+
+def checksum_fault(key: str, file: SourceFile, start: int, nbytes: int, stored: int, computed: int) -> CorruptFile:
+    """The error for bytes that are not those the checksum was taken of, in the source format's own words."""
+    sentence = file.checksum_fault or "{nbytes} bytes: Checksum does not match: stored {stored} vs. calculated {computed}"
+    return CorruptFile(
+        sentence.format(nbytes=nbytes, stored=stored, computed=computed),
+        code="checksum",
+        sentence=bool(file.checksum_fault),
+        notes=[f"key {key}, {file.path}, bytes {start:,} to {start + nbytes:,}"],
+        help="the source is damaged or still being written; copy it again. Nothing was written to the target",
+        data={"key": key, "file": file.path, "start": start, "stop": start + nbytes},
+    )
+
+
+def verified_read(key: str, expr: Expr, read: Read) -> Read:
+    """A `read` that verifies stored checksums of tensors that are read whole."""
+    stored = {(leaf.extent.file, leaf.extent.start, leaf.extent.stop): leaf.extent for leaf in expr.leaves() if isinstance(leaf, Stored)}
+
+    def checked(file: SourceFile, start: int, stop: int) -> bytes | memoryview:
+        data = read(file, start, stop)
+        extent = stored.get((file, start, stop))
+        if extent is not None and extent.checksum is not None:
+            computed = stored_checksum(extent, data)
+            if computed != extent.checksum:
+                raise checksum_fault(key, file, start, extent.nbytes, extent.checksum, computed)
+        return data
+
+    return checked
+
+
+def stored_checksum(extent: Extent, stored: bytes | memoryview) -> int:
+    """The checksum of a stored tensor's bytes, taken as its format takes it."""
+    return extent.codec.checksum(bytes(stored), extent.spec) if extent.codec else EXTEND[extent.file.checksum_kind](stored, 0)
+
+
+def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Progress = lambda nbytes: None) -> Report:
+    """Write all outputs of a plan, each complete or not at all.
+
+    Raises:
+        SourceError: a source is damaged, or changed after the plan was made.
+        ApplyError: the machine refuses, or a check on values fails. Outputs are then as they were.
+    """
+    began = perf_counter()
+    with ExitStack() as stack:
+        sources = stack.enter_context(files.Sources())
+        stagings = [stack.enter_context(Staging.open(output.layout.folder, _staging_name(output))) for output in plan.outputs]
+        run = _Run(plan, sources, stagings, verify, progress)
+        for output, staging in zip(plan.outputs, stagings, strict=True):
+            for file in output.layout.files:
+                staging.create(file.name, file.size or 0)
+        tasks = sorted((task for output in plan.outputs for task in output.tasks), key=lambda task: isinstance(task, VerifyExtent))
+        _in_parallel([*(_bound(run.do, task) for task in tasks), *(_bound(_check, check, sources) for check in plan.checks)], jobs)
+        sealed = [_seal(run, number, output) for number, output in enumerate(plan.outputs)]
+        sources.verify_unchanged()
+        for output, staging, names in zip(plan.outputs, stagings, sealed, strict=True):
+            indexes = [name for name in output.stale if name.endswith((".index", ".index.json"))]
+            staging.commit(names, remove=output.stale, replaces_index=indexes)
+    reports = [
+        OutputReport(
+            output.path,
+            tuple(names),
+            output.tensors,
+            output.nbytes,
+            run.shared[number],
+            output.copied_bytes - run.shared[number],
+            output.computed_bytes,
+            len(run.verified[number]),
+        )
+        for number, (output, names) in enumerate(zip(plan.outputs, sealed, strict=True))
+    ]
+    return Report(tuple(reports), len(plan.checks), perf_counter() - began, files.peak_rss_bytes())
+
+
+def _staging_name(output: OutputPlan) -> str:
+    """Outputs with other names do not disturb each other; the same name is one run at a time."""
+    return output.layout.files[-1].name
+
+
+def _bound(function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+    return lambda: function(*arguments)
+
+
+def _in_parallel(work: Iterable[Callable[[], None]], jobs: int) -> None:
+    """Run all pieces of work; the first fault stops what has not begun, and is raised."""
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+    pool = ThreadPoolExecutor(max(jobs, 1))
+    try:
+        futures = [pool.submit(piece) for piece in work]
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            if future in done:
+                future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _seal(run: _Run, number: int, output: OutputPlan) -> list[str]:
+    """Write headers, indexes, companions and state files; returns all names in the order of the commit, the index last."""
+    layout, staging = output.layout, run.stagings[number]
+    patches = [*layout.patches, *(layout.seal(run.checksums(number)) if layout.seal else ())]
+    for patch in patches:
+        staging.write(patch.file, patch.start, patch.data)
+    extras: list[str] = []
+    for companion in output.companions:
+        staging.create(companion.name)
+        staging.write(companion.name, 0, _companion(companion))
+        extras.append(companion.name)
+    for update in layout.updates:
+        old = files.read_file(f"{layout.folder}/{update.name}", _OLD_STATE_BYTES)
+        staging.create(update.name)
+        staging.write(update.name, 0, update.rewrite(old))
+        extras.append(update.name)
+    names = [file.name for file in layout.files]
+    return [*names[:-1], *extras, names[-1]]
+
+
+def _companion(companion: Companion) -> bytes:
+    data = files.read_file(companion.path, 1 << 40)
+    if data is None:
+        raise ApplyError(f"{companion.path}; No such file or directory", code="no-such-file", sentence=True)
+    if not companion.edit:
+        return data
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ApplyError(f"{companion.path} is no JSON, so it cannot be edited", code="bad-companion", notes=[str(error)]) from None
+    if not isinstance(fields, dict):
+        raise ApplyError(f"{companion.path} is no JSON object, so it cannot be edited", code="bad-companion")
+    return (json.dumps(fields | dict(companion.edit), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _check(check: Check, sources: files.Sources) -> None:
+    """A demand of `assert` on values. Raises ApplyError with the first position that breaks it."""
+    import hashlib
+
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for region in _regions(check.expr):
+        values = evaluate(check.expr, region, sources.read)
+        if check.kind == "finite":
+            _demand(check, region, np.isfinite(_wide(values)), values, "is not finite")
+        elif check.kind == "equal":
+            assert check.other is not None
+            other = evaluate(check.other, region, sources.read)
+            same = values == other if values.dtype == object else _bits(values) == _bits(other)
+            _demand(check, region, same, values, f"differs from `{check.other_key}`")
+        elif check.kind == "close":
+            assert check.other is not None
+            first, second = _wide(values), _wide(evaluate(check.other, region, sources.read))
+            near = np.isclose(first, second, rtol=check.rtol, atol=check.atol)
+            _demand(check, region, near, values, f"is not close to `{check.other_key}`")
+        elif values.dtype == object:
+            digest.update(b"".join(values.reshape(-1).tolist()))
+        else:
+            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    if check.kind == "sha256" and digest.hexdigest() != check.digest:
+        raise _broken(check, f"has sha256 {digest.hexdigest()}, not {check.digest}")
+
+
+def _regions(expr: Expr) -> list[Region]:
+    return list(blocks(expr, _CHECK_BYTES)) if expr.spec.dtype.itemsize else [whole(expr.spec.shape)]
+
+
+def _wide(values: Array) -> Array:
+    """Values in a type numpy can test: the small floats have no isfinite of their own everywhere."""
+    import numpy as np
+
+    return values if values.dtype.kind in "fc" and values.dtype.itemsize >= 4 else values.astype(np.float64)
+
+
+def _bits(values: Array) -> Array:
+    import numpy as np
+
+    flat = np.ascontiguousarray(values)
+    return flat.reshape(*flat.shape, 1).view(np.uint8).reshape(*flat.shape, flat.dtype.itemsize).view(f"V{flat.dtype.itemsize}")[..., 0]
+
+
+def _demand(check: Check, region: Any, holds: Array, values: Array, what: str) -> None:
+    import numpy as np
+
+    if bool(np.all(holds)):
+        return
+    inside = np.unravel_index(int(np.argmin(np.asarray(holds).reshape(-1))), values.shape) if values.shape else ()
+    where = [int(index) + start for index, (start, _) in zip(inside, region, strict=True)]
+    raise _broken(check, f"{what}: value {values[inside]} at {where}")
+
+
+def _broken(check: Check, what: str) -> ApplyError:
+    return ApplyError(
+        f"`{check.key}` {what}",
+        code="assert",
+        notes=[f"demanded by steps[{check.step}] (assert)"],
+        help="nothing was written; look at the values with `surgery inspect --key`",
+        data={"key": check.key, "check": check.kind, "step": check.step},
+    )

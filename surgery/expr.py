@@ -1,0 +1,328 @@
+"""Where one tensor comes from, as a frozen tree of nodes.
+
+Each node answers four questions: what comes out (`spec`), which region of its children it needs for a region of itself
+(`needs`), how to compute that region (`compute`), and whether it is the same bytes under another address (`view`).
+Planning builds these trees, lowering reads `view`, applying calls `evaluate`. Nothing here opens a file: bytes come
+through a `Read` function. A region is one half-open `(start, stop)` pair per axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from surgery.dtypes import numpy_dtype
+from surgery.tensors import Extent, SourceFile, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from surgery.initializers import Initializer
+
+    Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+Region = tuple[tuple[int, int], ...]
+Read = Callable[[SourceFile, int, int], "bytes | memoryview"]
+
+_SMALL_GAP = 16 << 10
+"""Runs that lie closer together than this are read as one: a system call costs more than the bytes."""
+_READ_AT_ONCE = 4 << 20
+"""The most bytes that runs are joined to."""
+
+
+def whole(shape: tuple[int, ...]) -> Region:
+    """The region that covers a tensor of this shape."""
+    return tuple((0, size) for size in shape)
+
+
+def extent_of(region: Region) -> tuple[int, ...]:
+    """The shape of a region."""
+    return tuple(stop - start for start, stop in region)
+
+
+class Expr:
+    """A node. Subclasses are immutable and set `spec` and `children` when they are made."""
+
+    __slots__ = ("children", "spec")
+    spec: TensorSpec
+    children: tuple[Expr, ...]
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        """For each child, the region of it that `region` of this node depends on."""
+        raise NotImplementedError
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        """The values of `region`, an array of its shape, from the children's needed regions."""
+        raise NotImplementedError
+
+    def view(self) -> tuple[Extent, ...] | None:
+        """The stored ranges whose bytes, one after the other, are this tensor; None if it has to be computed."""
+        return None
+
+    def leaves(self) -> Iterator[Expr]:
+        """The nodes without children below this one, itself included."""
+        if not self.children:
+            yield self
+        for child in self.children:
+            yield from child.leaves()
+
+
+class Stored(Expr):
+    """A tensor as it lies in a file."""
+
+    __slots__ = ("extent",)
+
+    def __init__(self, extent: Extent) -> None:
+        self.extent = extent
+        self.spec = extent.spec
+        self.children = ()
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        return ()
+
+    def view(self) -> tuple[Extent, ...] | None:
+        return None if self.extent.big_endian and self.extent.spec.dtype.bits > 8 else (self.extent,)
+
+    def load(self, region: Region, read: Read) -> Array:
+        """The values of `region`, read from the file; fetches only the rows that it touches.
+
+        Raises:
+            CorruptFile: the codec finds the bytes wrong.
+            TypeError: the dtype has no array form.
+        """
+        import numpy as np
+
+        extent = self.extent
+        if extent.codec is not None:
+            stored = bytes(read(extent.file, extent.start, extent.stop))
+            wanted: tuple[Any, ...] = (*(slice(*pair) for pair in region), ...)  # the ellipsis keeps a scalar an array
+            decoded: Array = extent.codec.decode(stored, self.spec)[wanted]
+            return decoded
+        dtype = numpy_dtype(self.spec.dtype)
+        if region == whole(self.spec.shape):
+            flat = np.frombuffer(read(extent.file, extent.start, extent.stop), np.uint8)
+        else:
+            flat = _gather(extent, region, read)
+        if extent.big_endian and dtype.itemsize > 1:
+            word = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+            flat = flat.view(f"u{word}").byteswap().view(np.uint8)
+        return flat.view(dtype).reshape(extent_of(region))
+
+
+def runs_of(shape: tuple[int, ...], region: Region) -> tuple[int, list[int]]:
+    """A region of a C-order array as contiguous runs: elements per run, and the element offset of each."""
+    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    split = len(shape)
+    while split > 0 and region[split - 1] == (0, shape[split - 1]):
+        split -= 1
+    if split == 0:
+        return prod(shape), [0]
+    axis = split - 1
+    length = (region[axis][1] - region[axis][0]) * strides[axis]
+    starts = [region[axis][0] * strides[axis]]
+    for outer in range(axis - 1, -1, -1):
+        low, high = region[outer]
+        starts = [index * strides[outer] + rest for index in range(low, high) for rest in starts]
+    return length, starts
+
+
+def _gather(extent: Extent, region: Region, read: Read) -> Array:
+    import numpy as np
+
+    item = extent.spec.dtype.itemsize
+    length, starts = runs_of(extent.spec.shape, region)
+    nbytes = length * item
+    out = np.empty((len(starts), nbytes), np.uint8)
+    if out.size:
+        for first, stop in _batches(starts, length, item):
+            base, last = starts[first] * item, starts[stop - 1] * item
+            stored = np.frombuffer(read(extent.file, extent.start + base, extent.start + last + nbytes), np.uint8)
+            for index in range(first, stop):
+                offset = starts[index] * item - base
+                out[index] = stored[offset : offset + nbytes]
+    return out.reshape(-1)
+
+
+def _batches(starts: list[int], length: int, item: int) -> Iterator[tuple[int, int]]:
+    """The runs that are read together, as index ranges of `starts`."""
+    first = 0
+    for index in range(1, len(starts) + 1):
+        if (
+            index == len(starts)
+            or (starts[index] - starts[index - 1] - length) * item >= _SMALL_GAP
+            or (starts[index] + length - starts[first]) * item > _READ_AT_ONCE
+        ):
+            yield first, index
+            first = index
+
+
+class Fill(Expr):
+    """A new tensor. Its values depend on spec, initializer, seed and key only, whatever regions are asked for.
+
+    The maker has asked `initializers.check`. `key` is the name the tensor was made under, and stays when it is renamed.
+    """
+
+    __slots__ = ("initializer", "key", "seed")
+
+    def __init__(self, spec: TensorSpec, initializer: Initializer, seed: int, key: str) -> None:
+        self.spec = spec
+        self.children = ()
+        self.initializer = initializer
+        self.seed = seed
+        self.key = key
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        return ()
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        from surgery.initializers import fill
+
+        return fill(self.initializer, self.spec, self.seed, self.key, region)
+
+
+class Assemble(Expr):
+    """Parts laid side by side into one tensor, each with its origin: partitioned variables, and whatever is joined.
+
+    The parts must cover the shape without overlap; the maker has checked that.
+    """
+
+    __slots__ = ("origins",)
+
+    def __init__(self, spec: TensorSpec, parts: tuple[tuple[tuple[int, ...], Expr], ...]) -> None:
+        self.spec = spec
+        ordered = sorted(parts, key=lambda part: part[0])
+        self.origins = tuple(origin for origin, _ in ordered)
+        self.children = tuple(child for _, child in ordered)
+
+    def _overlap(self, region: Region) -> Iterator[Region]:
+        """For each part, the region of the whole where it meets `region` (perhaps empty)."""
+        for origin, child in zip(self.origins, self.children, strict=True):
+            meet = []
+            for (start, stop), low, size in zip(region, origin, child.spec.shape, strict=True):
+                first, last = max(start, low), min(stop, low + size)
+                meet.append((first, max(first, last)))
+            yield tuple(meet)
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        needed = []
+        for meet, origin in zip(self._overlap(region), self.origins, strict=True):
+            empty = any(start == stop for start, stop in meet)
+            needed.append(tuple((0, 0) if empty else (start - low, stop - low) for (start, stop), low in zip(meet, origin, strict=True)))
+        return tuple(needed)
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        import numpy as np
+
+        out = np.empty(extent_of(region), numpy_dtype(self.spec.dtype))
+        for meet, part in zip(self._overlap(region), inputs, strict=True):
+            if part.size:
+                out[tuple(slice(start - base, stop - base) for (start, stop), (base, _) in zip(meet, region, strict=True))] = part
+        return out
+
+    def view(self) -> tuple[Extent, ...] | None:
+        if self.spec.dtype.bits % 8 or self.spec.dtype.bits == 0:
+            return None
+        joined = next((axis for axis, size in enumerate(self.spec.shape) if size != 1), 0)
+        pieces: list[Extent] = []
+        for child in self.children:
+            stored = child.view()
+            if stored is None or child.spec.shape[joined + 1 :] != self.spec.shape[joined + 1 :]:
+                return None
+            pieces += stored
+        return tuple(pieces)
+
+
+class Cast(Expr):
+    """Another element type. Floats round to nearest even; the policies say what happens where a value does not fit.
+
+    `overflow`: "error" (a finite value that would leave the range), "saturate", "inf", "wrap" (integers).
+    `rounding`: how floats become integers: "nearest" (half to even), "floor", "ceil", "zero"; "" where it cannot happen.
+    """
+
+    __slots__ = ("label", "overflow", "rounding")
+
+    def __init__(self, child: Expr, spec: TensorSpec, overflow: str = "error", rounding: str = "", label: str = "") -> None:
+        self.children = (child,)
+        self.spec = spec
+        self.overflow = overflow
+        self.rounding = rounding
+        self.label = label
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        return (region,)
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        from surgery.casting import cast
+
+        return cast(inputs[0], self.spec.dtype, overflow=self.overflow, rounding=self.rounding, label=self.label)
+
+
+class Transpose(Expr):
+    """Axes in another order: axis i of the result is axis `order[i]` of the child."""
+
+    __slots__ = ("order",)
+
+    def __init__(self, child: Expr, order: tuple[int, ...]) -> None:
+        self.children = (child,)
+        self.order = order
+        self.spec = TensorSpec(child.spec.dtype, tuple(child.spec.shape[axis] for axis in order))
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        needed = [(0, 0)] * len(region)
+        for axis, pair in zip(self.order, region, strict=True):
+            needed[axis] = pair
+        return (tuple(needed),)
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        return inputs[0].transpose(self.order)
+
+    def view(self) -> tuple[Extent, ...] | None:
+        child = self.children[0]
+        moved = [axis for axis in self.order if child.spec.shape[axis] != 1]
+        return child.view() if moved == sorted(moved) else None
+
+
+def evaluate(expr: Expr, region: Region, read: Read) -> Array:
+    """The values of a region of `expr`, reading only what it needs.
+
+    Raises whatever `read`, the codecs and the cast policies raise.
+    """
+    if isinstance(expr, Stored):
+        return expr.load(region, read)
+    inputs = tuple(evaluate(child, need, read) for child, need in zip(expr.children, expr.needs(region), strict=True))
+    return expr.compute(region, inputs)
+
+
+def working_bytes(expr: Expr, region: Region) -> int:
+    """An upper bound of the memory that `evaluate` holds for this region: each node's array, all at once, and encoded tensors whole.
+
+    Not counted: temporaries of fixed size (a joined read, a piece of a cast or fill), and the whole of an `orthogonal` fill.
+    """
+    own = prod(extent_of(region)) * max(expr.spec.dtype.itemsize, 1)
+    if isinstance(expr, Stored) and expr.extent.codec is not None:
+        own += expr.extent.nbytes
+    return own + sum(working_bytes(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True))
+
+
+def blocks(expr: Expr, budget: int) -> Iterator[Region]:
+    """Cut a tensor into regions that are contiguous in C order and, where that is possible, cost at most `budget` bytes.
+
+    A single element is never cut, so a budget below the cost of one is exceeded.
+    """
+    yield from _cut(expr, whole(expr.spec.shape), 0, budget)
+
+
+def _cut(expr: Expr, region: Region, axis: int, budget: int) -> Iterator[Region]:
+    cost = working_bytes(expr, region)
+    if cost <= budget or axis == len(region):
+        yield region
+        return
+    start, stop = region[axis]
+    rows = stop - start
+    if rows <= 1:
+        yield from _cut(expr, region, axis + 1, budget)
+        return
+    step = min(rows - 1, max(1, rows * budget // cost))
+    for low in range(start, stop, step):  # rows may differ in cost, so each slab is looked at anew; only single rows are cut across
+        yield from _cut(expr, (*region[:axis], (low, min(low + step, stop)), *region[axis + 1 :]), axis, budget)

@@ -1,0 +1,282 @@
+"""Safetensors: a single file, or shards listed by a `*.safetensors.index.json`. Serves probe (index) and physical planning (layout).
+
+Reads and writes every element type of the safetensors crate 0.8; what it has no type for (strings, complex128, quantized
+integers, sub-byte types with one element per byte) is refused when writing. The format has no checksums, so damage inside
+the data cannot be noticed here. Source of all format facts: README of huggingface/safetensors, section "Format", and `tensor.rs`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from surgery.errors import PlanError, SourceError, listed, plural
+from surgery.expr import Expr
+from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes
+from surgery.formats.safetensors_header import CODE_OF, HEADER_LIMIT, corrupt, metadata_of, parse_object, read_header, tensors_of
+from surgery.tensors import SourceFile, TensorSpec
+
+NAME = "safetensors"
+SUMMARY = "safetensors file, or sharded folder with an index"
+SUFFIXES: tuple[str, ...] = (".safetensors",)
+OPTIONS = frozenset({"shard_size"})
+
+_INDEX_LIMIT = 1 << 30
+_INDEX_SUFFIX = ".safetensors.index.json"
+_INDEX_NAME = "model.safetensors.index.json"
+_SINGLE_NAME = "model.safetensors"
+_SAVED_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors(\.index\.json)?")
+_COMPANIONS = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt")
+_PAGE = 4096
+_WORTH_PADDING = 64 << 10
+"""Block size of the file systems that can share blocks between files."""
+
+
+def locate(path: str, disk: Disk) -> str | None:
+    """Recognise a safetensors file by content or suffix, an index by its name, a folder by what lies in it.
+
+    A folder with several `.safetensors` files and no index is recognised too, so that `index` can say what is wrong.
+    """
+    if disk.is_folder(path):
+        folder = path.rstrip("/") or "/"
+        return folder if _candidates(folder, disk) else None
+    if not disk.is_file(path):
+        return None
+    return path if path.endswith((*SUFFIXES, _INDEX_SUFFIX)) or _looks_right(path, disk) else None
+
+
+def _looks_right(path: str, disk: Disk) -> bool:
+    file, read = disk.open(path)
+    return file.nbytes > 8 and read(8, 9) == b"{" and int.from_bytes(read(0, 8), "little") <= min(file.nbytes - 8, HEADER_LIMIT)
+
+
+def _candidates(folder: str, disk: Disk) -> list[str]:
+    """The file names that may stand for the folder, of the first kind that is there: more than one is ambiguous."""
+    names = disk.names(folder)
+    indexes = [name for name in names if name.endswith(_INDEX_SUFFIX)]
+    if _INDEX_NAME in indexes:
+        return [_INDEX_NAME]
+    if len(indexes) == 1:
+        return indexes
+    if _SINGLE_NAME in names:
+        return [_SINGLE_NAME]
+    return indexes or [name for name in names if name.endswith(SUFFIXES)]
+
+
+def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
+    """List the tensors in the order of their data, shards in the order of their names, without reading any of them.
+
+    Reads 8 bytes and the header of each file. Ranges are absolute; data is little-endian in C order. Metadata of shards
+    is joined; where they disagree the first shard wins and a note says so. Companions are looked for beside an index or
+    in a folder, not beside a file that was named by itself.
+
+    Raises:
+        CorruptFile: a header or index that contradicts the format, the file's size or another shard.
+        UnsupportedFeature: an element type that the crate 0.8 does not know, or more than 64 axes.
+        SourceError: a folder that holds several candidates or none; a shard that is not there.
+    """
+    path = location
+    if disk.is_folder(location):
+        found = _candidates(location, disk)
+        if len(found) != 1:
+            raise SourceError(
+                f"{location} holds {plural(len(found), 'safetensors file')} and no index",
+                code="ambiguous-source",
+                notes=[listed(found)],
+                help=f"name one of them, such as {posixpath.join(location, found[0])}" if found else "check the path",
+            )
+        path = posixpath.join(location, found[0])
+    companions = _companions(posixpath.dirname(path), disk) if path != location or path.endswith(_INDEX_SUFFIX) else ()
+    if path.endswith(_INDEX_SUFFIX):
+        return _index_shards(location, path, companions, disk)
+    file, tensors, metadata = _index_file(path, disk)
+    return Indexed(NAME, location, tensors, metadata, (file,), companions)
+
+
+def _companions(folder: str, disk: Disk) -> tuple[str, ...]:
+    names = disk.names(folder or ".")
+    return tuple(posixpath.join(folder, name) for name in names if any(fnmatchcase(name, pattern) for pattern in _COMPANIONS))
+
+
+def _index_file(path: str, disk: Disk) -> tuple[SourceFile, dict[str, Expr], dict[str, str]]:
+    file, read = disk.open(path)
+    with _no_garbage_collection():
+        header, data_start = read_header(file, read)
+        return file, dict(tensors_of(file, header, data_start)), metadata_of(file, header, data_start)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Millions of new objects, none of them garbage: looking for some takes longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _index_shards(location: str, path: str, companions: tuple[str, ...], disk: Disk) -> Indexed:
+    index_file, weight_map = _weight_map(path, disk)
+    folder = posixpath.dirname(path)
+    names = sorted(set(weight_map.values()))
+    absent = [name for name in names if not disk.is_file(posixpath.join(folder, name))]
+    if absent:
+        key = next(key for key, name in weight_map.items() if name == absent[0])
+        raise SourceError(
+            f"{plural(len(absent), 'shard')} of {path} not there: {listed(absent)}",
+            code="missing-shard",
+            notes=[f"{absent[0]} should hold `{key}`"],
+            help="copy or download what is missing",
+            data={"shards": absent},
+        )
+    tensors: dict[str, Expr] = {}
+    metadata: dict[str, str] = {}
+    files = [index_file]
+    notes: list[str] = []
+    for name in names:
+        file, found, said = _index_file(posixpath.join(folder, name), disk)
+        stray = next((key for key in found if weight_map.get(key) != name), None)
+        if stray is not None:
+            told = f"the index puts it in {weight_map[stray]}" if stray in weight_map else "the index does not list it"
+            raise corrupt(f"`{stray}` lies in {file.path}, which {path} does not say", file, 0, file.nbytes, told)
+        notes += [f"{file.path} disagrees about metadata `{key}`" for key in said if metadata.get(key, said[key]) != said[key]]
+        metadata = said | metadata
+        tensors |= found
+        files.append(file)
+    if len(tensors) != len(weight_map):
+        key = next(key for key in weight_map if key not in tensors)
+        shard = posixpath.join(folder, weight_map[key])
+        raise corrupt(f"{path} lists `{key}`, which is not in its shard", index_file, 0, index_file.nbytes, f"it should be in {shard}")
+    return Indexed(NAME, location, tensors, metadata, tuple(files), companions, tuple(notes))
+
+
+def _weight_map(path: str, disk: Disk) -> tuple[SourceFile, dict[str, str]]:
+    """Key → shard name, each a plain name in the index's own folder."""
+    file, read = disk.open(path)
+    if file.nbytes > _INDEX_LIMIT:
+        raise corrupt(f"{path} is too large for an index", file, 0, file.nbytes)
+    weight_map = parse_object(read(0, file.nbytes), "the text", file, 0).get("weight_map")
+    if type(weight_map) is not dict:
+        raise corrupt(f"{path} has no mapping `weight_map`", file, 0, file.nbytes)
+    for key, name in weight_map.items():
+        if type(name) is not str or name in ("", ".", "..") or not name.isprintable() or "/" in name or "\\" in name:
+            raise corrupt(f"{path} puts `{key}` into {name!r}, which is not a name in its folder", file, 0, file.nbytes)
+    return file, weight_map
+
+
+def layout(bundle: Bundle) -> Layout:
+    """Place the tensors in one file, or with `shard_size` (bytes of tensors per shard) in a folder of shards.
+
+    In each file tensors stand by descending element size, else in the order given: readers need them aligned. The
+    header is padded with spaces so that most bytes that are copied keep their offset modulo 4096, which lets file
+    systems share blocks. A tensor larger than `shard_size` gets a shard of its own.
+
+    Raises:
+        PlanError: a dtype or key that the format cannot hold, a header over 100,000,000 bytes, a path or `shard_size` that cannot be.
+    """
+    refuse_dtypes(bundle, NAME, _holds)
+    _refuse_text(bundle)
+    shard_size = bundle.options.get("shard_size")
+    if shard_size is None:
+        folder, name = posixpath.split(bundle.path)
+        if not name:
+            raise PlanError(f"{bundle.path} names no file", code="bad-option", help="name a file in it, or set `shard_size`")
+        file, header = _place(name, bundle.tensors, bundle.metadata)
+        return Layout(NAME, folder or ".", (file,), (header,))
+    if type(shard_size) is not int or shard_size <= 0:
+        raise PlanError(f"`shard_size` is {shard_size!r}", code="bad-option", help="give a size above zero, such as 5GB")
+    if bundle.path.endswith(SUFFIXES):
+        folder = posixpath.dirname(bundle.path) or "."
+        raise PlanError(f"with `shard_size`, `path` is a folder, not {bundle.path}", code="bad-option", help=f"write `path: {folder}`")
+    return _layout_shards(bundle, shard_size)
+
+
+def _holds(spec: TensorSpec) -> bool:
+    return spec.dtype in CODE_OF and spec.size * spec.dtype.bits % 8 == 0
+
+
+def _refuse_text(bundle: Bundle) -> None:
+    """The header is UTF-8 and reserves one key; surrogates stand for bytes that are not."""
+    for key in (*bundle.tensors, *bundle.metadata, *bundle.metadata.values()):
+        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
+            raise PlanError(f"safetensors cannot hold {key!r}: it is not UTF-8", code="key-not-storable", help="`rename` or `drop` it")
+    if "__metadata__" in bundle.tensors:
+        raise PlanError("safetensors reserves the key `__metadata__`", code="key-not-storable", help="`rename` or `drop` it")
+
+
+def _layout_shards(bundle: Bundle, shard_size: int) -> Layout:
+    shards = list(_cut(bundle.tensors, shard_size))
+    names = [_SINGLE_NAME] if len(shards) == 1 else [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
+    placed = [_place(name, shard, bundle.metadata) for name, shard in zip(names, shards, strict=True)]
+    files = [file for file, _ in placed]
+    patches = [header for _, header in placed]
+    if len(shards) > 1:
+        text = _index_text(bundle.tensors, {key: name for name, shard in zip(names, shards, strict=True) for key in shard})
+        files.append(FileLayout(_INDEX_NAME, len(text)))
+        patches.append(Patch(_INDEX_NAME, 0, text))
+    stale = partial(_is_stale, frozenset(file.name for file in files))
+    return Layout(NAME, bundle.path.rstrip("/") or "/", tuple(files), tuple(patches), stale=stale)
+
+
+def _cut(tensors: Mapping[str, Expr], shard_size: int) -> Iterator[dict[str, Expr]]:
+    shard: dict[str, Expr] = {}
+    filled = 0
+    for key, expr in tensors.items():
+        if shard and filled + expr.spec.nbytes > shard_size:
+            yield shard
+            shard, filled = {}, 0
+        shard[key] = expr
+        filled += expr.spec.nbytes
+    yield shard
+
+
+def _index_text(tensors: Mapping[str, Expr], weight_map: Mapping[str, str]) -> bytes:
+    """The index as the transformers library writes it."""
+    total = sum(expr.spec.nbytes for expr in tensors.values())
+    return (json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _is_stale(kept: frozenset[str], name: str) -> bool:
+    return name not in kept and _SAVED_NAME.fullmatch(name) is not None
+
+
+def _place(name: str, tensors: Mapping[str, Expr], metadata: Mapping[str, str]) -> tuple[FileLayout, Patch]:
+    """One file: its placements, and its header as the reference library spells it."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    placed: list[tuple[str, Expr, int]] = []
+    rel_start = 0
+    for key, expr in sorted(tensors.items(), key=lambda item: -item[1].spec.dtype.bits):
+        rel_stop = rel_start + expr.spec.nbytes
+        header[key] = {"dtype": CODE_OF[expr.spec.dtype], "shape": expr.spec.shape, "data_offsets": (rel_start, rel_stop)}
+        placed.append((key, expr, rel_start))
+        rel_start = rel_stop
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    data_start = _data_start(8 + len(text), placed)
+    nbytes = data_start - 8
+    if nbytes > HEADER_LIMIT:
+        raise PlanError(f"the header of {name} would be larger than safetensors allows", notes=[f"{nbytes:,} bytes"], help="set `shard_size`")
+    placements = tuple(Placement(key, expr, data_start + start) for key, expr, start in placed)
+    return FileLayout(name, data_start + rel_start, placements), Patch(name, 0, nbytes.to_bytes(8, "little") + text.ljust(nbytes))
+
+
+def _data_start(header_stop: int, placed: Iterable[tuple[str, Expr, int]]) -> int:
+    """The first multiple of 8 from which most copied bytes keep their offset modulo a page; the very first where few are copied."""
+    least = -(-header_stop // 8) * 8
+    votes: dict[int, int] = {}
+    for _, expr, rel_start in placed:
+        for extent in expr.view() or ():
+            if extent.codec is None and extent.nbytes:
+                remainder = (extent.start - rel_start) % _PAGE
+                votes[remainder] = votes.get(remainder, 0) + extent.nbytes
+            rel_start += extent.nbytes
+    winner = max(votes, key=lambda remainder: (votes[remainder], -remainder), default=0)
+    return least if winner % 8 or votes.get(winner, 0) < _WORTH_PADDING else least + (winner - least) % _PAGE

@@ -1,0 +1,178 @@
+"""Where each byte of a new TensorFlow bundle goes, and the index that describes it.
+
+Pure: nothing is read or written here. Tensors are packed without padding in the order of the output; the index is byte for byte what
+TensorFlow would write for the same data files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+from surgery.errors import KeyCollisionError, PlanError, listed, plural
+from surgery.expr import Expr, Stored
+from surgery.formats import tf_state
+from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, Update, refuse_dtypes
+from surgery.formats.tf_codecs import CODECS, TF_STRING, encode_strings
+from surgery.formats.tf_entries import NUMBERS, Piece, write_entry, write_header
+from surgery.formats.tf_object_graph import GRAPH_KEY, follow, unrestorable
+from surgery.formats.tf_table import write_table
+
+
+class _Placed(NamedTuple):
+    key: str
+    piece: Piece
+
+
+def layout(bundle: Bundle) -> Layout:
+    """Place every tensor in `PREFIX.data-*` and have `seal` make `PREFIX.index`; `bundle.path` is the prefix.
+
+    Options: `shard_size` (bytes; a data file ends before the tensor that would exceed it), `latest` (False leaves the file `checkpoint`
+    alone). Checksums are CRC-32C; `seal` needs one for every placement, a codec's own for strings and variants. An object graph
+    follows the keys; where it has to change, its tensor is a patch and no placement.
+
+    Raises:
+        PlanError: a dtype, key or path that a bundle cannot have, or an object graph that cannot follow.
+    """
+    folder, name = _split(bundle.path)
+    latest = bundle.options.get("latest", True) is not False
+    _check_name(name, bundle.path, latest)
+    refuse_dtypes(bundle, "tf", lambda spec: spec.dtype.name in NUMBERS)
+    _refuse_computed_strings(bundle)
+    keys = _stored_keys(bundle.tensors)
+    graph = follow(bundle)
+    known = {} if graph is None else {GRAPH_KEY: encode_strings([graph])}
+    placed = _packed(bundle.tensors, keys, known, bundle.options.get("shard_size"))
+    shards = placed[-1].piece.shard + 1 if placed else 1
+    data_names = [f"{name}.data-{shard:05}-of-{shards:05}" for shard in range(shards)]
+    patches = [Patch(data_names[piece.shard], piece.start, known[key]) for key, piece in placed if key in known]
+    known_checksums = {key: TF_STRING.checksum(data, bundle.tensors[key].spec) for key, data in known.items()}
+    return Layout(
+        format="tf",
+        folder=folder,
+        files=(*_data_files(data_names, placed, bundle.tensors, known), FileLayout(f"{name}.index", None)),
+        patches=tuple(patches),
+        checksum="crc32c",
+        seal=partial(_seal, f"{name}.index", shards, placed, known_checksums),
+        updates=(Update(tf_state.FILE_NAME, partial(tf_state.with_newest, name=name)),) if latest else (),
+        stale=partial(_is_stale, name, frozenset(data_names)),
+        notes=_notes(bundle, name),
+    )
+
+
+def _split(prefix: str) -> tuple[str, str]:
+    folder, slash, name = prefix.rpartition("/")
+    return folder or slash or ".", name
+
+
+def _check_name(name: str, path: str, latest: bool) -> None:
+    if name == tf_state.FILE_NAME:
+        raise PlanError(
+            f"'latest_filename' collides with 'save_path': '{name}' and '{path}'",
+            code="bad-prefix",
+            notes=["TensorFlow keeps the name of the newest checkpoint in a file called `checkpoint`"],
+            help="save under another name",
+            sentence=True,
+        )
+    if not name:
+        raise PlanError(f"`{path}` is a folder, not the prefix of a checkpoint", code="bad-prefix", help=f"add a name: {path}model.ckpt")
+    if latest and not _is_utf8(name):
+        raise PlanError(f"the file `checkpoint` cannot hold the name {name!a}", code="bad-prefix", help="use a UTF-8 name, or set `latest: false`")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_computed_strings(bundle: Bundle) -> None:
+    """Strings and variants are copied as they lie in another bundle, never made."""
+    made = []
+    for key, expr in bundle.tensors.items():
+        codec = CODECS.get(expr.spec.dtype.name)
+        if codec is not None and not (isinstance(expr, Stored) and expr.extent.codec is codec):
+            made.append(key)
+    if made:
+        raise PlanError(
+            f"tf writes {bundle.tensors[made[0]].spec.dtype.name} tensors only as another TensorFlow checkpoint stores them (`{made[0]}`)",
+            code="dtype-not-storable",
+            notes=[f"{plural(len(made), 'tensor')} affected: {listed(made)}"],
+            help="`drop` them",
+            data={"keys": made},
+        )
+
+
+def _stored_keys(tensors: Mapping[str, Expr]) -> dict[str, bytes]:
+    """Keys as the index stores them."""
+    stored: dict[str, bytes] = {}
+    owners: dict[bytes, str] = {}
+    for key in tensors:
+        if not key:
+            raise PlanError("a TensorFlow checkpoint has no room for an empty key: its header lies there", code="bad-key", help="`rename` the tensor")
+        try:
+            stored[key] = key.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise PlanError(f"key {key!a} has no form in bytes", code="bad-key", help="`rename` the tensor") from None
+        other = owners.setdefault(stored[key], key)
+        if other != key:
+            raise KeyCollisionError(f"2 keys would both become `{stored[key]!r}`", data={"collisions": {other: [other, key]}}, help="`rename` one")
+    return stored
+
+
+def _packed(tensors: Mapping[str, Expr], keys: Mapping[str, bytes], known: Mapping[str, bytes], shard_size: int | None) -> list[_Placed]:
+    """The tensors one after the other; their checksums are not known yet."""
+    placed = []
+    shard = offset = 0
+    for key, expr in tensors.items():
+        nbytes = len(known[key]) if key in known else _nbytes(expr)
+        if shard_size and offset and offset + nbytes > shard_size:
+            shard, offset = shard + 1, 0
+        placed.append(_Placed(key, Piece(shard, offset, nbytes, keys[key], expr.spec, 0)))
+        offset += nbytes
+    return placed
+
+
+def _nbytes(expr: Expr) -> int:
+    return expr.extent.nbytes if isinstance(expr, Stored) else expr.spec.nbytes
+
+
+def _data_files(names: list[str], placed: list[_Placed], tensors: Mapping[str, Expr], known: Mapping[str, bytes]) -> list[FileLayout]:
+    placements: list[list[Placement]] = [[] for _ in names]
+    sizes = [0] * len(names)
+    for key, piece in placed:
+        sizes[piece.shard] = piece.stop
+        if key not in known:
+            placements[piece.shard].append(Placement(key, tensors[key], piece.start))
+    return [FileLayout(name, size, tuple(places)) for name, size, places in zip(names, sizes, placements, strict=True)]
+
+
+def _seal(index_name: str, shards: int, placed: list[_Placed], known: Mapping[str, int], checksums: Mapping[str, int]) -> list[Patch]:
+    """The whole index file, from the plain CRC-32C of each tensor."""
+    entries = [(b"", write_header(shards))]
+    for key, piece in placed:
+        checksum = known[key] if key in known else checksums[key]
+        entries.append((piece.key, write_entry(piece._replace(crc32c=checksum))))
+    entries.sort()
+    return [Patch(index_name, 0, write_table(entries))]
+
+
+def _is_stale(prefix: str, current: frozenset[str], name: str) -> bool:
+    """Whether a file belongs to an older save under this prefix: a data file that is not written now, or a graph."""
+    data_file = re.fullmatch(re.escape(prefix) + r"\.data-\d{5,}-of-\d{5,}", name) is not None
+    return name == f"{prefix}.meta" or (data_file and name not in current)
+
+
+def _notes(bundle: Bundle, name: str) -> tuple[str, ...]:
+    graphs = [path for source in bundle.sources.values() for path in source.companions if path.endswith(".meta")]
+    notes = [f"{path} is left out: it describes the graph under the old keys" for path in graphs]
+    if re.search(r"[*?\[\\]", name):
+        notes.append(f"TensorFlow takes `{name}` for a file pattern and will not find it")
+    lost = unrestorable(bundle)
+    if lost:
+        notes.append(f"`tf.train.Checkpoint.restore` cannot read {listed(lost)}: the end of the key, from `/.ATTRIBUTES/` on, was changed")
+    return tuple(notes)

@@ -1,0 +1,120 @@
+"""The values of a recipe's parameters: from the command line, a file, or the default; checked against their JSON Schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from surgery.errors import RecipeError, SurgeryError, near
+from surgery.located import Document
+from surgery.patterns import compile_pattern
+
+_SIMPLE = {"type", "description", "default", "title", "examples"}
+_TYPES: Mapping[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
+
+
+def resolve(
+    schemas: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, Any],
+    texts: Mapping[str, str],
+    document: Document,
+    *,
+    required: bool,
+) -> tuple[dict[str, Any], frozenset[str], list[SurgeryError]]:
+    """The value of each parameter, the names of those that are patterns (`format: regex`), and all faults.
+
+    `texts` (from `-p`) stay text where the schema allows a string, and are read as JSON elsewhere. Without `required` a
+    parameter may have no value.
+    """
+    faults: list[SurgeryError] = []
+    values: dict[str, Any] = {}
+    for name in [*given, *texts]:
+        if name not in schemas:
+            close = near(name, schemas)
+            help = f"did you mean `{close[0]}`?" if close else f"it knows {', '.join(schemas)}" if schemas else "it has no `params:`"
+            faults.append(RecipeError(f"{document.name} has no parameter `{name}`", code="unknown-param", help=help))
+    for name, schema in schemas.items():
+        fault = _schema_fault(schema)
+        if fault:
+            faults.append(RecipeError(f"the schema of `{name}`: {fault}", code="bad-schema").located(document.where(("params", name))))
+            continue
+        if name in texts:
+            value = _from_text(texts[name], schema)
+        elif name in given:
+            value = given[name]
+        elif "default" in schema:
+            value = schema["default"]
+        else:
+            if required:
+                error = RecipeError(f"the parameter `{name}` has no value", code="missing-param", help=f"pass it: `-p {name}=…`")
+                faults.append(error.located(document.where(("params", name), key=True)))
+            continue
+        fault = _value_fault(value, schema)
+        if fault:
+            error = RecipeError(f"the parameter `{name}`: {fault}", code="bad-param", help=str(schema.get("description", "")))
+            faults.append(error.located(document.where(("params", name), key=True)))
+        values[name] = value
+    patterns = frozenset(name for name, schema in schemas.items() if schema.get("format") == "regex")
+    return values, patterns, faults
+
+
+def _simple(schema: Mapping[str, Any]) -> bool:
+    """Only a plain type: the check is then known without the validator, whose import takes longer than a small plan."""
+    return set(schema) <= _SIMPLE and schema.get("type") in _TYPES
+
+
+def _schema_fault(schema: Mapping[str, Any]) -> str:
+    if _simple(schema):
+        return ""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return error.message
+    for pattern in _patterns(schema):
+        try:
+            if compile_pattern(pattern).risky:
+                return f"the pattern `{pattern}` could take forever"
+        except RecipeError as error:
+            return f"the pattern `{pattern}`: {error.title}"
+    references = [text for text in _references(schema) if not text.startswith("#")]
+    return f"references to other documents are not followed ({references[0]})" if references else ""
+
+
+def _references(schema: Any) -> list[str]:
+    if isinstance(schema, Mapping):
+        own = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
+        return own + [text for value in schema.values() for text in _references(value)]
+    return [text for value in schema for text in _references(value)] if isinstance(schema, list) else []
+
+
+def _patterns(schema: Any) -> list[str]:
+    if isinstance(schema, Mapping):
+        own = [schema["pattern"]] if isinstance(schema.get("pattern"), str) else []
+        own += list(schema["patternProperties"]) if isinstance(schema.get("patternProperties"), Mapping) else []
+        return own + [text for value in schema.values() for text in _patterns(value)]
+    return [text for value in schema for text in _patterns(value)] if isinstance(schema, list) else []
+
+
+def _value_fault(value: Any, schema: Mapping[str, Any]) -> str:
+    if _simple(schema):
+        kind = schema["type"]
+        whole = isinstance(value, float) and value.is_integer() and kind == "integer"
+        fits = (isinstance(value, _TYPES[kind]) or whole) and (kind == "boolean" or not isinstance(value, bool))
+        return "" if fits else f"{json.dumps(value)} is not of type '{kind}'"
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    errors = sorted(Draft202012Validator(schema, registry=Registry()).iter_errors(value), key=lambda error: list(error.absolute_path))
+    return errors[0].message if errors else ""
+
+
+def _from_text(text: str, schema: Mapping[str, Any]) -> Any:
+    if not _value_fault(text, schema):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,153 @@
+"""Probe: read the headers that a recipe needs, and look at the places it will write to. All I/O before the plan is here."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from surgery import formats
+from surgery.errors import NotFoundError, SourceError, SurgeryError, gather, near
+from surgery.formats.base import Disk, Indexed
+from surgery.steps.base import Catalog, Reads, Wanted
+from surgery.steps.save import Save
+
+_MOST_SPEC_BYTES = 64 << 20
+
+
+class Facts(NamedTuple):
+    """What was found: the catalog, and for each folder that will be written to the names in it and the free bytes."""
+
+    catalog: Catalog
+    folders: Mapping[str, frozenset[str]]
+    free: Mapping[str, int | None]
+
+
+def probe(recipe: Any, disk: Disk) -> Facts:
+    """Read all headers that the steps of a recipe ask for.
+
+    Raises:
+        SurgeryError: every source that cannot be read, together.
+    """
+    from surgery.files import free_bytes
+
+    checkpoints: dict[str, Indexed] = {}
+    targets: dict[str, Mapping[str, Wanted]] = {}
+    faults: list[SurgeryError] = []
+    for item in recipe.steps:
+        for wanted in item.step.reads():
+            try:
+                if wanted.target_spec and wanted.path not in targets:
+                    targets[wanted.path] = target_spec(wanted, disk)
+                elif not wanted.target_spec and wanted.path not in checkpoints:
+                    checkpoints[wanted.path] = open_checkpoint(wanted.path, disk, wanted.format)
+            except SurgeryError as error:
+                error.at = error.at or wanted.at
+                faults.append(item.locate(error))
+    if faults:
+        raise gather(faults)
+    places = {folder for item in recipe.steps if isinstance(item.step, Save) for folder in folders_of(item.step.path)}
+    names = {folder: frozenset(disk.names(folder)) for folder in places}
+    return Facts(Catalog(checkpoints, targets), names, {folder: free_bytes(folder) for folder in places})
+
+
+def folders_of(path: str) -> tuple[str, str]:
+    """The two folders an output under this path may live in: beside it, or in it."""
+    return posixpath.dirname(path) or ".", path
+
+
+def open_checkpoint(path: str, disk: Disk, format: str | None = None, *, strict: bool = True) -> Indexed:
+    """Find the format of what lies at `path` and read its headers.
+
+    A save that was killed while it committed is finished first. Without `strict`, a TensorFlow bundle may lack data files.
+
+    Raises:
+        NotFoundError: there is nothing, in TensorFlow's words.
+        SourceError: no format recognises it, or its format finds a fault.
+    """
+    from surgery.commit import recover
+
+    if not path:
+        raise NotFoundError("the path of the checkpoint is empty", code="no-such-checkpoint", help="give a file, a prefix or a folder")
+    for folder in folders_of(path):
+        if disk.is_folder(folder):
+            recover(folder)
+    for name in (format,) if format else formats.NAMES:
+        module = formats.by_name(name)
+        location = module.locate(path, disk)
+        if location is not None:
+            return module.index(location, disk, strict=strict)
+    raise _unknown(path, disk, format)
+
+
+def _unknown(path: str, disk: Disk, format: str | None) -> SourceError | NotFoundError:
+    folder, name = posixpath.split(path.rstrip("/"))
+    if disk.is_file(path):
+        return SourceError(
+            f"`{path}` is no {format} checkpoint" if format else f"no format recognises `{path}`",
+            code="unknown-format",
+            notes=[f"formats are {', '.join(formats.NAMES)}; they are found from content"],
+            help="look at `surgery formats`" if not format else "leave `format` out to have it found",
+        )
+    if disk.is_folder(path):
+        names = disk.names(path)
+        return SourceError(
+            f"Couldn't find 'checkpoint' file or checkpoints in given directory {path}",
+            code="no-such-checkpoint",
+            sentence=True,
+            notes=["it holds " + (", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "nothing")],
+            help="name a file, or a prefix in it",
+        )
+    siblings = {known.removesuffix(".index") for known in disk.names(folder or ".") if ".data-" not in known}
+    close = near(name, siblings)
+    return NotFoundError(
+        f"Unsuccessful TensorSliceReader constructor: Failed to find any matching files for {path}",
+        code="no-such-checkpoint",
+        sentence=True,
+        notes=[] if disk.is_folder(folder or ".") else [f"there is no folder `{folder}`"],
+        help=f"did you mean `{posixpath.join(folder, close[0])}`?" if close else "correct the path; it is relative to the working directory",
+    )
+
+
+def target_spec(wanted: Reads, disk: Disk) -> Mapping[str, Wanted]:
+    """The tensors of a target: a YAML file with `variables:`, an index (names only where its shards are absent), or a checkpoint."""
+    path = wanted.path
+    if path.endswith((".yaml", ".yml")) and disk.is_file(path):
+        return _spelled_out(path, disk)
+    if path.endswith(".index.json") and disk.is_file(path):
+        names = _index_names(path, disk)
+        if names is not None:
+            return {key: Wanted(None) for key in names}
+    return {key: Wanted(expr.spec) for key, expr in open_checkpoint(path, disk, wanted.format, strict=False).tensors.items()}
+
+
+def _spelled_out(path: str, disk: Disk) -> Mapping[str, Wanted]:
+    from pydantic import ValidationError
+
+    from surgery.located import parse
+    from surgery.recipe import faults_of, place
+    from surgery.steps.targets import VariablesFile, as_wanted, lint_variables
+
+    file, read = disk.open(path)
+    document = parse(read(0, min(file.nbytes, _MOST_SPEC_BYTES)), path)
+    try:
+        spec = VariablesFile.model_validate(document.data)
+    except ValidationError as error:
+        raise gather(faults_of(error, document, (), VariablesFile)) from None
+    faults: list[SurgeryError] = [fault.located(place(document, fault.at)) for fault in lint_variables(spec.variables, ("variables",))]
+    if faults:
+        raise gather(faults)
+    return as_wanted(spec.variables)
+
+
+def _index_names(path: str, disk: Disk) -> list[str] | None:
+    """The keys of a sharded index whose shards are not all there; None where they are, or where it is no such index."""
+    import json
+
+    file, read = disk.open(path)
+    try:
+        weight_map = json.loads(read(0, min(file.nbytes, _MOST_SPEC_BYTES)))["weight_map"]
+        shards = {posixpath.join(posixpath.dirname(path), shard) for shard in weight_map.values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return None if all(disk.is_file(shard) for shard in shards) else list(weight_map)

@@ -1,0 +1,283 @@
+"""Plans, reports, checkpoints and single keys as text and as JSON. Formatting only."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from surgery.errors import listed, plural
+from surgery.expr import Expr
+from surgery.units import size_text
+
+if TYPE_CHECKING:
+    from surgery.api import Checkpoint, Plan
+    from surgery.execute import Report
+    from surgery.table import Entry
+
+_NUMBERED = re.compile(r"\d+")
+_SHOWN_KEYS = 12
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for people: what is read, what each step did, what is written, and what it costs."""
+    lines = []
+    for source in plan.logical.sources.values():
+        nbytes = sum(expr.spec.nbytes for expr in source.tensors.values())
+        lines.append(f"read   {source.location}: {source.format}, {plural(len(source.tensors), 'tensor')}, {size_text(nbytes)}")
+    for dropped in plan.logical.dropped:
+        lines.append(f"drop   {plural(len(dropped.keys), 'tensor')} (steps[{dropped.step}]): {listed(list(dropped.keys), 3)}")
+    for output, planned in zip(plan.logical.outputs, plan.physical.outputs, strict=True):
+        moved = [f"{size_text(planned.copied_bytes)} copied"] if planned.copied_bytes or not planned.computed_bytes else []
+        moved += [f"{size_text(planned.computed_bytes)} computed"] if planned.computed_bytes else []
+        files = plural(len(planned.layout.files), "file")
+        verb = "replace" if planned.overwrites else "write"
+        lines.append(f"{verb:<6} {output.path}: {output.format}, {plural(planned.tensors, 'tensor')}, {', '.join(moved)}, {files}")
+        lines += [f"       {line}" for line in collapsed({key: str(entry.spec) for key, entry in output.table.items()})]
+        if planned.stale:
+            lines.append(f"       removes {plural(len(planned.stale), 'older file')}: {listed(planned.stale, 3)}")
+    notes = [*plan.logical.notes, *plan.physical.notes]
+    if plan.logical.left_over:
+        keys = [key for _, key in plan.logical.left_over]
+        notes.append(f"{plural(len(keys), 'loaded tensor')} left over, neither saved nor dropped: {listed(keys)}")
+    if not plan.logical.outputs:
+        notes.append("nothing is saved: the recipe has no `save`")
+    lines += [f"note   {note}" for note in dict.fromkeys(notes)]
+    if plan.logical.checks:
+        lines.append(f"check  {plural(len(plan.logical.checks), 'demand')} on values before the commit")
+    lines.append(f"memory {size_text(plan.physical.peak_bytes)} for arrays at most, {plural(plan.jobs, 'job')}")
+    return "\n".join(lines)
+
+
+def collapsed(rows: Mapping[str, str], shown: int = _SHOWN_KEYS) -> list[str]:
+    """Rows of key and text, where keys that differ only in numbers and have the same text share a line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for key, text in rows.items():
+        groups.setdefault((_NUMBERED.sub("#", key), text), []).append(key)
+    lines = [f"{_numbered(keys)}  {text}" for (_, text), keys in groups.items()]
+    return lines if len(lines) <= shown else [*lines[: shown - 1], f"… and {len(lines) - shown + 1:,} more lines; `--json` has all"]
+
+
+def _numbered(keys: list[str]) -> str:
+    """`layer.{0-11}.weight` for keys that differ in one number only; otherwise the first and how many follow."""
+    if len(keys) == 1:
+        return keys[0]
+    found = [_NUMBERED.findall(key) for key in keys]
+    varying = [at for at in range(len(found[0])) if len({numbers[at] for numbers in found}) > 1]
+    if len(varying) != 1:
+        return f"{keys[0]} and {len(keys) - 1:,} alike"
+    values = sorted(int(numbers[varying[0]]) for numbers in found)
+    span = f"{values[0]}-{values[-1]}" if values == list(range(values[0], values[0] + len(values))) else ", ".join(map(str, values[:6]))
+    at = iter(range(len(found[0])))
+    return _NUMBERED.sub(lambda number: f"{{{span}}}" if next(at) == varying[0] else number[0], keys[0])
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan for programs, with every key."""
+    return {
+        "recipe": plan.recipe.name,
+        "sources": [
+            {"path": source.location, "format": source.format, "tensors": len(source.tensors), "metadata": dict(source.metadata)}
+            for source in plan.logical.sources.values()
+        ],
+        "outputs": [
+            {
+                "path": output.path,
+                "format": output.format,
+                "files": [file.name for file in planned.layout.files],
+                "overwrites": planned.overwrites,
+                "removes": list(planned.stale),
+                "copied_bytes": planned.copied_bytes,
+                "computed_bytes": planned.computed_bytes,
+                "tensors": {key: _tensor_json(entry) for key, entry in output.table.items()},
+            }
+            for output, planned in zip(plan.logical.outputs, plan.physical.outputs, strict=True)
+        ],
+        "dropped": [{"step": dropped.step, "keys": list(dropped.keys)} for dropped in plan.logical.dropped],
+        "left_over": [{"checkpoint": source, "key": key} for source, key in plan.logical.left_over],
+        "notes": list(dict.fromkeys([*plan.logical.notes, *plan.physical.notes])),
+        "checks": len(plan.logical.checks),
+        "peak_array_bytes": plan.physical.peak_bytes,
+    }
+
+
+def _tensor_json(entry: Entry) -> dict[str, Any]:
+    row: dict[str, Any] = {"dtype": entry.spec.dtype.name, "shape": list(entry.spec.shape)}
+    if entry.source:
+        row |= {"from": entry.root.key, "checkpoint": entry.source}
+    return row
+
+
+def report_text(report: Report) -> str:
+    """A finished run for people."""
+    lines = []
+    for output in report.outputs:
+        parts = [("shared", output.shared_bytes), ("copied", output.copied_bytes), ("computed", output.computed_bytes)]
+        moved = ", ".join(f"{size_text(nbytes)} {word}" for word, nbytes in parts if nbytes) or "0 B"
+        verified = f", {plural(output.verified, 'checksum')} verified" if output.verified else ""
+        lines.append(f"wrote  {output.path}: {plural(output.tensors, 'tensor')}, {moved}{verified}")
+    checked = f"{plural(report.checks, 'demand')} on values held, " if report.checks else ""
+    lines.append(f"done   {checked}{report.seconds:.2f} s, peak memory {size_text(report.peak_rss_bytes)}")
+    return "\n".join(lines)
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """A finished run for programs."""
+    return {**report._asdict(), "outputs": [output._asdict() for output in report.outputs]}
+
+
+def listing(checkpoint: Checkpoint) -> str:
+    """What `tf.train.list_variables` returns, as Python prints it: sorted pairs of key and shape."""
+    from pprint import pformat
+
+    pairs = [(key, list(checkpoint[key].shape)) for key in sorted(checkpoint, key=lambda key: key.encode("utf-8", "surrogateescape"))]
+    return pformat(pairs, width=120)
+
+
+def tree(tensors: Mapping[str, Expr]) -> str:
+    """Keys as a tree of scopes, split at `/` where any key has one and at `.` elsewhere; leaves tell dtype, shape and bytes."""
+    separator = "/" if any("/" in key for key in tensors) else "."
+    root: dict[str, Any] = {}
+    for key, expr in tensors.items():
+        node = root
+        *scopes, leaf = key.split(separator)
+        for scope in scopes:
+            child = node.setdefault(scope + separator, {})
+            node = child if isinstance(child, dict) else node
+        node[leaf] = expr
+    lines: list[str] = []
+    _branches(root, "", lines)
+    return "\n".join(lines)
+
+
+def _branches(node: Mapping[str, Any], indent: str, lines: list[str]) -> None:
+    for position, (name, child) in enumerate(node.items(), 1):
+        last = position == len(node)
+        stem, below = ("└── ", "    ") if last else ("├── ", "│   ")
+        if isinstance(child, dict):
+            inside = list(_leaves(child))
+            lines.append(f"{indent}{stem}{name}  ({plural(len(inside), 'tensor')}, {size_text(sum(expr.spec.nbytes for expr in inside))})")
+            _branches(child, indent + below, lines)
+        else:
+            lines.append(f"{indent}{stem}{name}  {child.spec}  {size_text(child.spec.nbytes)}")
+
+
+def _leaves(node: Mapping[str, Any]) -> Iterable[Expr]:
+    for child in node.values():
+        if isinstance(child, dict):
+            yield from _leaves(child)
+        else:
+            yield child
+
+
+def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A checkpoint's headers for programs."""
+    return {
+        "path": checkpoint.indexed.location,
+        "format": checkpoint.format,
+        "metadata": dict(checkpoint.metadata),
+        "files": [file.path for file in checkpoint.indexed.files],
+        "notes": list(checkpoint.indexed.notes),
+        "tensors": {
+            key: {"dtype": tensor.dtype, "shape": list(tensor.shape), "nbytes": _stored_bytes(tensor.expr)} for key, tensor in checkpoint.items()
+        },
+    }
+
+
+def _stored_bytes(expr: Expr) -> int:
+    ranges = expr.view()
+    return sum(extent.nbytes for extent in ranges) if ranges is not None else expr.spec.nbytes
+
+
+def spec_yaml(checkpoint: Checkpoint) -> str:
+    """A target spec (`variables:`) of a checkpoint, to be used with `like:`."""
+    lines = ["variables:"]
+    for key, tensor in checkpoint.items():
+        lines.append(f"  {_yaml_text(key)}: {{shape: {list(tensor.shape)}, dtype: {tensor.dtype}}}")
+    return "\n".join(lines) if len(lines) > 1 else "variables: {}"
+
+
+def _yaml_text(text: str) -> str:
+    """A key as YAML: double-quoted JSON is YAML too, except that lone surrogates have no form there."""
+    import json
+
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text):
+        return text
+    return json.dumps(text, ensure_ascii=True)
+
+
+def tensor_text(checkpoint: Checkpoint, key: str) -> str:
+    """One tensor with its place in the file and its values, shortened as numpy does."""
+    import numpy as np
+
+    tensor = checkpoint[key]
+    lines = [f"{key}  {tensor.spec}  {size_text(tensor.spec.nbytes)}"]
+    for extent in tensor.expr.view() or ():
+        lines.append(
+            f"{extent.file.path}, bytes {extent.start:,} to {extent.stop:,}"
+            + (f", {extent.file.checksum_kind} {extent.checksum:08x}" if extent.checksum is not None else "")
+        )
+    lines.append(np.array2string(tensor.numpy(), threshold=40, edgeitems=3))
+    return "\n".join(lines)
+
+
+def explain(plan: Plan, key: str) -> str:
+    """The hops of one output tensor: where its bytes lie, what each step made of it, where it is written.
+
+    Raises:
+        NotFoundError: no output has the key.
+    """
+    from surgery.errors import NotFoundError
+    from surgery.keys import near_names
+
+    found = [(number, output) for number, output in enumerate(plan.logical.outputs) if key in output.table]
+    if not found:
+        every = [name for output in plan.logical.outputs for name in output.table]
+        close = near_names(key, every)
+        raise NotFoundError(
+            f"Key {key} not found in checkpoint",
+            sentence=True,
+            notes=[f"no output of {plan.recipe.document.name} has it", *_fate(plan, key)],
+            help=f"near names: {listed(close)}" if close else "list the output keys with `surgery plan --json`",
+            data={"keys": [key]},
+        )
+    return "\n\n".join(_explained(plan, number, key) for number, _ in found)
+
+
+def _fate(plan: Plan, key: str) -> list[str]:
+    notes = [f"steps[{dropped.step}] dropped it" for dropped in plan.logical.dropped if key in dropped.keys]
+    for output in plan.logical.outputs:
+        for name, entry in output.table.items():
+            if any(hop.key == key for hop in entry.hops()):
+                return [*notes, f"a tensor that was called so is `{name}` in {output.path}"]
+    return notes
+
+
+def _explained(plan: Plan, number: int, key: str) -> str:
+    output, planned = plan.logical.outputs[number], plan.physical.outputs[number]
+    entry = output.table[key]
+    lines = [f"{key}  {entry.spec}"]
+    for leaf in dict.fromkeys(entry.expr.leaves()):
+        for extent in leaf.view() or ():
+            lines.append(f"  stored   {extent.file.path}, bytes {extent.start:,} to {extent.stop:,} ({extent.spec})")
+    hops = entry.hops()
+    for hop, after in zip(hops, [*hops[1:], None], strict=True):
+        item = plan.recipe.steps[[item.number for item in plan.recipe.steps].index(hop.step)]
+        now = after.key if after else key
+        change = f"`{hop.key}` → `{now}`" if now != hop.key else f"`{now}`"
+        lines.append(f"  {item.step.word:<8} {change}  ({item.document.where(item.path, key=True)})")
+    ranges = entry.expr.view()
+    lines.append(f"  bytes    {'copied as they are' if ranges is not None else 'computed: ' + _formula(entry.expr)}")
+    for file in planned.layout.files:
+        for placement in file.placements:
+            if placement.key == key:
+                path = posixpath.join(planned.layout.folder, file.name)
+                stop = placement.start + (sum(extent.nbytes for extent in ranges) if ranges else entry.spec.nbytes)
+                lines.append(f"  written  {path}, bytes {placement.start:,} to {stop:,}")
+    return "\n".join(lines)
+
+
+def _formula(expr: Expr) -> str:
+    name = type(expr).__name__.lower()
+    return f"{name}({', '.join(_formula(child) for child in expr.children)}) → {expr.spec}" if expr.children else str(expr.spec)

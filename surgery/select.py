@@ -1,0 +1,365 @@
+"""Selecting keys: the same words, the same strictness and the same messages in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from surgery import keys as keytext
+from surgery.dtypes import DTYPES
+from surgery.errors import NotFoundError, PlanError, RecipeError, SurgeryError, listed, near, plural
+from surgery.patterns import Clock, Pattern, compile_pattern
+from surgery.steps.base import Dropped, Model, OneOrMany, State
+from surgery.table import Table
+from surgery.tensors import TensorSpec
+from surgery.units import SIZE, parse_size
+
+Path = tuple[str | int, ...]
+Texts = str | Annotated[list[str], Field(min_length=1)]
+Size = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=SIZE)]
+
+
+def texts(value: Texts | None) -> list[str]:
+    """A text or a list of texts, as a list."""
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+class Where(Model):
+    """Facts about a tensor. Further words are named groups of `match` with an integer or a half-open `[low, high]`."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, int | Annotated[list[int], Field(min_length=2, max_length=2)]]
+
+    dtype: Texts | None = Field(None, description="element type, or a list of them")
+    ndim: int | list[int] | None = Field(None, description="number of axes, or a list of numbers")
+    shape: list[int] | None = Field(None, description="exact shape; -1 stands for any size")
+    min_bytes: Size | None = Field(None, description="at least this many bytes (20MB, 1GiB)")
+    max_bytes: Size | None = Field(None, description="at most this many bytes")
+
+    def groups(self) -> Mapping[str, int | list[int]]:
+        """The conditions on named groups."""
+        return self.__pydantic_extra__ or {}
+
+    def test(self) -> Callable[[TensorSpec], bool]:
+        """The conditions on the spec, as one predicate."""
+        names = set(texts(self.dtype))
+        ndims = {self.ndim} if isinstance(self.ndim, int) else set(self.ndim or ())
+        low = None if self.min_bytes is None else parse_size(self.min_bytes)
+        high = None if self.max_bytes is None else parse_size(self.max_bytes)
+        shape = self.shape
+
+        def holds(spec: TensorSpec) -> bool:
+            return not (
+                (names and spec.dtype.name not in names)
+                or (ndims and len(spec.shape) not in ndims)
+                or (low is not None and spec.nbytes < low)
+                or (high is not None and spec.nbytes > high)
+                or (
+                    shape is not None
+                    and (len(shape) != len(spec.shape) or any(want not in (-1, size) for want, size in zip(shape, spec.shape, strict=True)))
+                )
+            )
+
+        return holds
+
+
+class Facts(Model):
+    """What keys can be selected by. All given words must hold."""
+
+    match: Texts | None = Field(None, description="regular expression searched anywhere in the key; a list: any of them")
+    keys: Texts | None = Field(None, description="one key or a list, exact or glob: `*` stops at / and ., `**` does not")
+    where: Where | None = Field(None, description="facts: dtype, ndim, shape, min_bytes, max_bytes, named groups of match")
+
+    def given(self) -> bool:
+        """True if anything is selected by."""
+        return bool(self.match or self.keys or self.where)
+
+    def lint_facts(self, at: Path = ()) -> Iterator[RecipeError]:
+        """Faults of patterns, dtypes and group names."""
+        groups: set[str] = set()
+        for path, text in placed(self.match, (*at, "match")):
+            try:
+                groups |= set(compile_pattern(text).compiled.groupindex)
+            except RecipeError as error:
+                error.at = path
+                yield error
+        if self.where is None:
+            return
+        for path, name in placed(self.where.dtype, (*at, "where", "dtype")):
+            if name not in DTYPES:
+                yield unknown_dtype(name, path)
+        for name in self.where.groups():
+            if name not in groups:
+                words = ["dtype", "ndim", "shape", "min_bytes", "max_bytes", *sorted(groups)]
+                close = near(name, words)
+                yield RecipeError(
+                    f"`{name}` is neither a fact nor a named group of `match`",
+                    code="unknown-option",
+                    at=(*at, "where", name),
+                    help=f"did you mean `{close[0]}`?" if close else f"write `(?P<{name}>\\d+)` in `match`, or one of {', '.join(words[:5])}",
+                )
+
+
+def placed(value: Texts | None, at: Path) -> Iterator[tuple[Path, str]]:
+    """Each text of a field with its path in the recipe."""
+    if isinstance(value, str):
+        yield at, value
+    for index, text in enumerate(value if isinstance(value, list) else ()):
+        yield (*at, index), text
+
+
+def unknown_dtype(name: str, at: Path) -> RecipeError:
+    """The error for a dtype that does not exist, with the nearest one that does."""
+    close = near(name, DTYPES)
+    return RecipeError(
+        f"no dtype is called `{name}`",
+        code="unknown-dtype",
+        at=at,
+        help=f"did you mean `{close[0]}`?" if close else f"dtypes are {', '.join(DTYPES)}",
+    )
+
+
+class Selector(Facts):
+    """The selecting words every step shares, and how strict they are."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
+
+    except_: Annotated[list[Facts], Field(min_length=1), OneOrMany()] | None = Field(
+        None, alias="except", description="any of these, taken away again"
+    )
+    optional: bool = Field(False, description="allow the rule to touch nothing")
+    count: Annotated[int, Field(ge=0)] | None = Field(None, description="touch exactly this many keys")
+    at_least: Annotated[int, Field(ge=0)] | None = Field(None, description="touch this many keys or more")
+
+    @model_validator(mode="after")
+    def _one_demand(self) -> Self:
+        if self.count is not None and self.at_least is not None:
+            raise ValueError("`count` and `at_least` exclude each other")
+        return self
+
+    def lint_selector(self, at: Path = ()) -> Iterator[RecipeError]:
+        """Faults of all selecting words."""
+        yield from self.lint_facts(at)
+        for index, facts in enumerate(self.except_ or ()):
+            yield from facts.lint_facts((*at, "except", index))
+            if not facts.given():
+                yield RecipeError("`except` selects nothing", code="needs-selector", at=(*at, "except", index), help="add `match`, `keys` or `where`")
+
+
+class Selection(NamedTuple):
+    """The selected keys in table order, and the faults met on the way (a rule that touched nothing, a missing key)."""
+
+    keys: list[str]
+    faults: list[SurgeryError]
+
+
+class _Matcher:
+    """Facts compiled for one table; remembers which of its texts touched anything."""
+
+    def __init__(self, facts: Facts, table: Table, clock: Clock) -> None:
+        self.table = table
+        self.clock = clock
+        self.patterns: list[Pattern] = [compile_pattern(text) for text in texts(facts.match)]
+        self.exact = {keytext.literal(text) for text in texts(facts.keys) if not keytext.is_glob(text)}
+        self.globs = [(text, keytext.glob(text)) for text in texts(facts.keys) if keytext.is_glob(text)]
+        self.by_keys = facts.keys is not None
+        self.holds = facts.where.test() if facts.where else None
+        self.groups = facts.where.groups() if facts.where else {}
+        self.touched: set[str] = set()
+
+    def selects(self, key: str) -> bool:
+        """Whether all facts hold for this key."""
+        found: Any = None
+        if self.by_keys:
+            named = key in self.exact
+            for text, compiled in self.globs:
+                if compiled.fullmatch(key):
+                    self.touched.add(text)
+                    named = True
+            if not named:
+                return False
+        if self.patterns:
+            for pattern in self.patterns:
+                candidate = pattern.search(key, self.clock)
+                if candidate is not None:
+                    self.touched.add(pattern.text)
+                    found = found or candidate
+            if found is None or (self.groups and not self._in_groups(found)):
+                return False
+        return self.holds is None or self.holds(self.table[key].expr.spec)
+
+    def _in_groups(self, found: Any) -> bool:
+        for name, wanted in self.groups.items():
+            text = found.group(name)
+            if text is None or not text.isdigit():
+                return False
+            low, high = (wanted, wanted + 1) if isinstance(wanted, int) else wanted
+            if not low <= int(text) < high:
+                return False
+        return True
+
+
+def timed_out(pattern: str, at: Path) -> PlanError:
+    """The error for patterns that take too long."""
+    return PlanError(
+        f"`{pattern}` takes too long on these keys",
+        code="pattern-timeout",
+        at=at,
+        help="avoid repeats inside repeats such as `(a+)+`; anchor the pattern with ^ or $",
+    )
+
+
+def select(selector: Selector, state: State, default: Callable[[TensorSpec], bool] | None = None, at: Path = ()) -> Selection:
+    """The keys of the table that a selector means.
+
+    Without any selecting word: all keys, or those whose spec satisfies `default`. Each exact key must exist, each glob and
+    each pattern must touch something, unless the selector is optional; `count` and `at_least` are about the final number.
+    """
+    table = state.table
+    if not selector.given() and selector.except_ is None and default is None:
+        chosen, faults = list(table), list[SurgeryError]()
+    else:
+        chosen, faults = _walk(selector, state, default, at)
+    return Selection(chosen, faults or _number(selector, len(chosen), len(table), at))
+
+
+def _walk(selector: Selector, state: State, default: Callable[[TensorSpec], bool] | None, at: Path) -> tuple[list[str], list[SurgeryError]]:
+    table, clock = state.table, Clock()
+    wanted = _Matcher(selector, table, clock)
+    unwanted = [_Matcher(facts, table, clock) for facts in selector.except_ or ()]
+    given = selector.given()
+    only_exact = wanted.by_keys and not wanted.globs and not wanted.patterns
+    candidates: Sequence[str] = [key for key in table if key in wanted.exact] if only_exact else list(table)
+    chosen: list[str] = []
+    try:
+        for key in candidates:
+            if given:
+                if not wanted.selects(key):
+                    continue
+            elif default is not None and not default(table[key].expr.spec):
+                continue
+            if unwanted and any(facts.selects(key) for facts in unwanted):
+                continue
+            chosen.append(key)
+    except TimeoutError:
+        raise timed_out(listed(texts(selector.match)), (*at, "match")) from None
+    faults = [] if selector.optional else _untouched(selector, wanted, state, at)
+    if not faults and not chosen and not selector.optional and selector.count is None and table:
+        faults = [
+            PlanError(
+                f"the selection is empty: none of {plural(len(table), 'key')} fits all of its words",
+                code="nothing-matched",
+                at=at,
+                help="loosen `where` or `except`, or set `optional: true`",
+            )
+        ]
+    return chosen, faults
+
+
+def _untouched(selector: Selector, wanted: _Matcher, state: State, at: Path) -> list[SurgeryError]:
+    table = state.table
+    faults: list[SurgeryError] = []
+    absent = [(path, keytext.literal(text)) for path, text in placed(selector.keys, (*at, "keys")) if not keytext.is_glob(text)]
+    absent = [(path, key) for path, key in absent if key not in table]
+    if absent:
+        faults.append(missing([key for _, key in absent], state, at=absent[0][0]))
+    for path, text in placed(selector.keys, (*at, "keys")):
+        if keytext.is_glob(text) and text not in wanted.touched:
+            faults.append(nothing_matched(text, table, path))
+    faults += [nothing_matched(text, table, path) for path, text in placed(selector.match, (*at, "match")) if text not in wanted.touched]
+    return faults
+
+
+def _number(selector: Selector, chosen: int, total: int, at: Path) -> list[SurgeryError]:
+    if selector.count is not None and chosen != selector.count:
+        word, demand = "count", f"exactly {selector.count:,}"
+    elif selector.at_least is not None and chosen < selector.at_least:
+        word, demand = "at_least", f"at least {selector.at_least:,}"
+    else:
+        return []
+    return [
+        PlanError(
+            f"{plural(chosen, 'key')} of {total:,} selected, {demand} wanted",
+            code="wrong-count",
+            at=(*at, word),
+            help="look at the keys with `surgery inspect`, or correct the number",
+            data={"selected": chosen},
+        )
+    ]
+
+
+def nothing_matched(text: str, table: Table, at: Path) -> PlanError:
+    """The error for a rule that touches no key, with a spelling that would."""
+    note, help = "", "look at the keys with `surgery inspect`, or set `optional: true`"
+    if keytext.is_glob(text):
+        note = "globs are case-sensitive and cover the whole key; `*` stops at `/` and `.`, `**` does not"
+        folded = keytext.glob(text.lower())
+        hits = [key for key in table if folded.fullmatch(key.lower())]
+        wider = keytext.glob(f"**{text.strip('*')}**")
+        hits_wider = [] if hits else [key for key in table if wider.fullmatch(key)]
+        if hits:
+            help = f"{plural(len(hits), 'key')} would match without regard to case, such as `{hits[0]}`; or set `optional: true`"
+        elif hits_wider:
+            help = f"`**{text.strip('*')}**` matches {len(hits_wider):,}; or set `optional: true`"
+    return PlanError(f"`{text}` matches none of {plural(len(table), 'key')}", code="nothing-matched", at=at, notes=[note], help=help)
+
+
+def missing(
+    wanted: Sequence[str],
+    state: State,
+    *,
+    at: Path,
+    searched: str = "",
+    among: Mapping[str, Any] | None = None,
+    wanted_by: str = "",
+) -> NotFoundError:
+    """TensorFlow's sentence for the first missing key, with all of them, where was searched, near names and what became of them."""
+    table: Mapping[str, Any] = state.table if among is None else among
+    searched = searched or _sources(state.table)
+    count = plural(len(wanted), "key")
+    has = f"which has {len(table):,}" if among is not None else f"{len(table):,} in the table at this point"
+    notes = [f"{count}{wanted_by} {'is' if len(wanted) == 1 else 'are'} missing in {searched}, {has}"]
+    if len(wanted) > 1:
+        notes.append("missing: " + listed(list(wanted), 20) + (" (`--json` lists all)" if len(wanted) > 20 else ""))
+    if among is None:
+        notes += _fates(wanted, state)
+    close = list(dict.fromkeys(name for key in wanted[:3] for name in keytext.near_names(key, table)))
+    return NotFoundError(
+        f"Key {wanted[0]} not found in checkpoint",
+        sentence=True,
+        at=at,
+        notes=notes,
+        help=f"near names: {listed(close)}" if close else "list the keys with `surgery inspect`",
+        data={"keys": list(wanted), "searched": searched, "near": close},
+    )
+
+
+def _sources(table: Table) -> str:
+    names = sorted({entry.source for entry in table.values() if entry.source})
+    return listed(names, 3) if names else "the table"
+
+
+def _fates(wanted: Sequence[str], state: State) -> list[str]:
+    """What earlier steps did to keys that are missing now: dropped, or renamed."""
+    notes = []
+    asked = set(wanted)
+    for dropped in state.dropped:
+        gone = [key for key in dropped.keys if key in asked]
+        if gone:
+            notes.append(f"steps[{dropped.step}] dropped {listed(gone)}")
+    renamed: dict[tuple[int, str], str] = {}
+    for key, entry in state.table.items():
+        hop = entry.trail
+        while hop.before is not None:
+            if hop.key in asked:
+                renamed.setdefault((hop.step, hop.key), key)
+            hop = hop.before
+    notes += [f"steps[{step}] renamed `{old}`; it is now `{new}`" for (step, old), new in sorted(renamed.items())[:3]]
+    return notes
+
+
+def drop(state: State, keys: Sequence[str]) -> State:
+    """The state without these keys, remembering which step took them."""
+    return state._replace(table=state.table.without(keys), dropped=(*state.dropped, Dropped(state.step, tuple(keys))))

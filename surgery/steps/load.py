@@ -1,0 +1,90 @@
+"""`load`: adds a checkpoint's tensors to the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from surgery import formats
+from surgery.errors import RecipeError, near
+from surgery.select import Selector, missing, select
+from surgery.steps.base import Reads, State, Step
+from surgery.steps.naming import collision
+from surgery.table import Entry, Table, Trail
+
+
+class Load(Step, Selector):
+    """Adds a checkpoint's tensors. A key that is already there is an error unless `replace: true`."""
+
+    word: ClassVar[str] = "load"
+    path: str = Field(description="a file, a TensorFlow prefix, a sharded folder or its index, a folder with a `checkpoint` file")
+    format: str | None = Field(None, description="the format's name where its content does not tell")
+    scope: str | None = Field(None, description="put every key under this prefix")
+    var_list: Annotated[list[str], Field(min_length=1)] | Annotated[dict[str, str], Field(min_length=1)] | None = Field(
+        None, description="take only these keys; a mapping {a: d} takes `a` under the name `d`, as tf.train.Saver does"
+    )
+    replace: bool = Field(False, description="a loaded tensor wins over one that has its key")
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if self.var_list is not None and self.given():
+            raise ValueError("`var_list` and selecting words exclude each other")
+        return self
+
+    def lint(self) -> Iterator[RecipeError]:
+        yield from self.lint_selector()
+        yield from unknown_format(self.format)
+        if self.scope and (self.scope[-1].isalnum() or self.scope[-1] == "_"):
+            yield RecipeError(
+                f"the scope `{self.scope}` does not end with a separator",
+                code="open-prefix",
+                at=("scope",),
+                help=f"write `{self.scope}/` or `{self.scope}.`",
+            )
+
+    def reads(self) -> Iterator[Reads]:
+        yield Reads(self.path, self.format, False, ("path",))
+
+    def rewrite(self, state: State) -> State:
+        source = state.catalog.checkpoints[self.path]
+        rows = {key: Entry(expr, Trail(state.step, key), source.location) for key, expr in source.tensors.items()}
+        loaded = state.rows(Table(rows))
+        if self.var_list is not None:
+            names = self.var_list if isinstance(self.var_list, dict) else {key: key for key in self.var_list}
+            absent = [key for key in names if key not in rows]
+            if absent and not self.optional:
+                at = ("var_list", absent[0]) if isinstance(self.var_list, dict) else ("var_list", self.var_list.index(absent[0]))
+                state = state.fault(missing(absent, loaded, at=at, searched=self.path, among=loaded.table))
+            chosen = [key for key in names if key in rows]
+        else:
+            selection = select(self, loaded)
+            state = state._replace(faults=(*state.faults, *selection.faults))
+            names, chosen = {}, selection.keys
+        prefix = self.scope or ""
+        kept = loaded.table.only(chosen)
+        table, collisions = kept.rekey({key: prefix + names.get(key, key) for key in kept}, state.step)
+        clashes = dict(collisions)
+        if not self.replace:
+            clashes |= {key: (key, table[key].root.key) for key in table if key in state.table}
+        if clashes:
+            error = collision(clashes)
+            error.help = "load one of them under a `scope`, leave it out with `except`, or set `replace: true`"
+            raise error
+        return state.rows(state.table.plus(table))
+
+
+def unknown_format(name: str | None) -> Iterator[RecipeError]:
+    """The error for a format name that does not exist."""
+    if name is not None and name not in formats.NAMES:
+        close = near(name, formats.NAMES)
+        yield RecipeError(
+            f"no format is called `{name}`",
+            code="unknown-format",
+            at=("format",),
+            help=f"did you mean `{close[0]}`?" if close else f"formats are {', '.join(formats.NAMES)}",
+        )
+
+
+STEP = Load

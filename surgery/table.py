@@ -1,0 +1,125 @@
+"""The table of tensors: key → expression and the trail of how it came to be called so.
+
+Immutable; every change is a new table. This is what steps rewrite and outputs are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from surgery.expr import Expr
+from surgery.tensors import TensorSpec
+
+
+class Trail(NamedTuple):
+    """One hop in the life of a tensor: `steps[step]` found it as `key`. The first hop is the step that brought it in."""
+
+    step: int
+    key: str
+    before: Trail | None = None
+
+
+class Entry(NamedTuple):
+    """A row of the table. `source` is the checkpoint a loaded tensor came from, "" for a made one."""
+
+    expr: Expr
+    trail: Trail
+    source: str = ""
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Element type and shape."""
+        return self.expr.spec
+
+    def hops(self) -> list[Trail]:
+        """The trail, oldest first."""
+        out: list[Trail] = []
+        at: Trail | None = self.trail
+        while at is not None:
+            out.append(at)
+            at = at.before
+        return out[::-1]
+
+    @property
+    def root(self) -> Trail:
+        """The hop that brought the tensor in: its first key, and the step that loaded or made it."""
+        at = self.trail
+        while at.before is not None:
+            at = at.before
+        return at
+
+
+class Rekeyed(NamedTuple):
+    """The result of a renaming, and every collision: new key → the old keys that would become it."""
+
+    table: Table
+    collisions: Mapping[str, tuple[str, ...]]
+
+
+class Table(Mapping[str, Entry]):
+    """An ordered mapping key → entry."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: dict[str, Entry] | None = None) -> None:
+        self._rows = rows or {}
+
+    def __getitem__(self, key: str) -> Entry:
+        return self._rows[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def only(self, keys: Iterable[str]) -> Table:
+        """The rows of these keys, in the table's order."""
+        wanted = keys if isinstance(keys, (set, frozenset, dict)) else set(keys)
+        return Table({key: entry for key, entry in self._rows.items() if key in wanted})
+
+    def without(self, keys: Iterable[str]) -> Table:
+        """The table less these keys."""
+        gone = set(keys)
+        return Table({key: entry for key, entry in self._rows.items() if key not in gone})
+
+    def plus(self, rows: Mapping[str, Entry]) -> Table:
+        """The table with rows set; a key that is there keeps its place."""
+        return Table({**self._rows, **rows})
+
+    def rekey(self, names: Mapping[str, str], step: int, *, replace: bool = False) -> Rekeyed:
+        """Exchange all names at once, so that keys can swap and rotate; order stays.
+
+        With `replace` a renamed key wins over one that stayed. Collisions are returned, and the table then keeps the first of
+        the colliding tensors.
+        """
+        moved = {old: new for old, new in names.items() if new != old}
+        if not moved:
+            return Rekeyed(self, {})
+        taken = set(moved.values())
+        rows: dict[str, Entry] = {}
+        sources: dict[str, list[str]] = {}
+        for key, entry in self._rows.items():
+            new = moved.get(key)
+            if new is None:
+                if replace and key in taken:
+                    continue
+                new = key
+            else:
+                entry = Entry(entry.expr, Trail(step, key, entry.trail), entry.source)
+            if new in rows:
+                sources.setdefault(new, []).append(key)
+            else:
+                rows[new] = entry
+        if not sources:
+            return Rekeyed(Table(rows), {})
+        first: dict[str, str] = {}
+        for key in self._rows:
+            new = moved.get(key, key)
+            if new in sources and not (replace and key not in moved and key in taken):
+                first.setdefault(new, key)
+        return Rekeyed(Table(rows), {new: (first[new], *others) for new, others in sources.items()})

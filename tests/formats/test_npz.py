@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contract import Arrays, FormatContract
+from disk import FolderDisk
+
+from surgery.dtypes import DTYPES
+from surgery.errors import CorruptFile, SourceError, UnsupportedFeature, render
+from surgery.expr import Stored, Transpose, evaluate
+from surgery.formats import npz
+from surgery.tensors import SourceFile
+
+DATA = Path(__file__).parents[1] / "data" / "npz"
+F32 = DTYPES["float32"]
+MATRIX = [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def array_of(path: Path, key: str) -> Any:
+    def read(file: SourceFile, start: int, stop: int) -> bytes:
+        return FolderDisk().open(file.path)[1](start, stop)
+
+    expr = npz.index(str(path), FolderDisk()).tensors[key]
+    return evaluate(expr, tuple((0, size) for size in expr.spec.shape), read)
+
+
+def npy_of(header: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
+    return b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header.encode("latin-1") + data
+
+
+def fault_of(path: Path, stored: bytes) -> SourceError:
+    path.write_bytes(stored)
+    with pytest.raises(SourceError) as fault:
+        npz.index(str(path), FolderDisk())
+    assert fault.value.help
+    return fault.value
+
+
+class TestNpz(FormatContract):
+    format = npz
+    filename = "out.npz"
+    holds = frozenset(
+        ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64", "complex64", "complex128"]
+    )
+
+    def make(self, folder: Path, arrays: Arrays) -> str:
+        named: dict[str, Any] = dict(arrays)
+        np.savez(folder / "in.npz", **named)
+        return str(folder / "in.npz")
+
+
+class TestCompressedNpz(TestNpz):
+    def make(self, folder: Path, arrays: Arrays) -> str:
+        named: dict[str, Any] = dict(arrays)
+        np.savez_compressed(folder / "in.npz", **named)
+        return str(folder / "in.npz")
+
+
+# Reading
+
+
+@pytest.mark.parametrize("name", ["plain.npz", "deflated.npz"])
+def test_reads_both_orders_of_axes_and_bytes(name: str) -> None:
+    found = npz.index(str(DATA / name), FolderDisk())
+    assert list(found.tensors)[:6] == ["w", "fortran", "big", "größe", "scalar", "none"]
+    assert [str(expr.spec) for expr in found.tensors.values()][:6] == ["f32[2,3]", "f32[2,3]", "f32[2,3]", "i64[1]", "bool[]", "f16[0,4]"]
+    for key in ("w", "fortran", "big"):
+        assert array_of(DATA / name, key).tolist() == MATRIX
+        assert array_of(DATA / name, key).dtype == np.dtype("<f4")
+    assert array_of(DATA / name, "größe").tolist() == [7]
+
+
+def test_inflates_arrays_that_are_big_endian_and_fortran() -> None:
+    assert array_of(DATA / "deflated.npz", "fortran_big").tolist() == MATRIX
+    assert array_of(DATA / "deflated.npz", "half").tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["one", "fortran", "version2", "version3"])
+def test_a_single_array_has_the_files_name_as_key(name: str) -> None:
+    assert array_of(DATA / f"{name}.npy", name).tolist() == MATRIX
+
+
+def test_stored_members_are_byte_ranges_and_fortran_is_a_transposition() -> None:
+    tensors = npz.index(str(DATA / "plain.npz"), FolderDisk()).tensors
+    plain, fortran, big = tensors["w"], tensors["fortran"], tensors["big"]
+    assert isinstance(plain, Stored)
+    assert (plain.extent.start, plain.extent.nbytes, plain.extent.codec) == (183, 24, None)
+    assert isinstance(fortran, Transpose)
+    assert fortran.children[0].spec.shape == (3, 2)
+    assert big.view() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("object", "object arrays are pickles"),
+        ("bfloat16", "the name of their type is lost"),
+        ("float8", "the name of their type is lost"),
+        ("structured", "is a structured array"),
+        ("text", "arrays of text are no tensors"),
+        ("bytes", "arrays of bytes are no tensors"),
+        ("date", "dates are no tensors"),
+        ("extended", "extended precision differs"),
+    ],
+)
+def test_arrays_that_are_no_tensors_are_refused_with_the_reason(name: str, says: str) -> None:
+    with pytest.raises(UnsupportedFeature) as fault:
+        npz.index(str(DATA / f"{name}.npy"), FolderDisk())
+    assert says in render(fault.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "{}",
+        "{'descr': '<f4', 'fortran_order': False}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'more': 1}",
+        "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (2,)}",
+        "{'descr': '<f4', 'fortran_order': 0, 'shape': (2,)}",
+        "{'descr': '<f4', 'fortran_order': '', 'shape': (2,)}",
+        "{'descr': (2,), 'fortran_order': False, 'shape': (2,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4611686018427387904, 0)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 5000 + ",)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1," * 65 + ")}",
+        "{'descr': '<f4', 'fortran_order': __import__('os').abort(), 'shape': (2,)}",
+        "(" * 60_000,
+    ],
+)
+def test_an_odd_npy_header_is_refused_without_being_run(tmp_path: Path, header: str) -> None:
+    assert isinstance(fault_of(tmp_path / "a.npy", npy_of(header, bytes(8))), CorruptFile)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }   \n",
+        '{"shape":(2L,),"fortran_order":False,"descr":"<f4"}',
+        "{ 'fortran_order' : True ,'shape': ( 2 , ) , 'descr' : '<f4' }",
+    ],
+)
+def test_npy_headers_of_other_writers_are_understood(tmp_path: Path, header: str) -> None:
+    (tmp_path / "a.npy").write_bytes(npy_of(header, b"\0\0\x80?\0\0\0@"))
+    assert array_of(tmp_path / "a.npy", "a").tolist() == [1.0, 2.0]
+
+
+def test_bytes_behind_an_array_are_not_dropped_silently(tmp_path: Path) -> None:
+    assert "is not as long as its array" in fault_of(tmp_path / "a.npy", (DATA / "one.npy").read_bytes() + b"\0").title
+
+
+def test_a_newer_npy_version_is_refused(tmp_path: Path) -> None:
+    assert "version from 1 to 3" in fault_of(tmp_path / "a.npy", npy_of("{}", version=b"\x04\x00")).title
+
+
+# Hostile archives
+
+
+def zip_of(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return stream.getvalue()
+
+
+ONE = (DATA / "one.npy").read_bytes()
+TWO = zip_of({"a.npy": ONE, "b.npy": ONE})
+
+
+def patched(field: int, value: bytes, entry: int = 0) -> bytes:
+    """TWO with bytes of a directory entry exchanged; `field` counts from the entry's start."""
+    at = TWO.index(b"PK\x01\x02") if entry == 0 else TWO.rindex(b"PK\x01\x02")
+    return TWO[: at + field] + value + TWO[at + field + len(value) :]
+
+
+BAD_NAME = patched(8, b"\x00\x08\x00\x00").replace(b"\x00a.npyPK", b"\x00\xff.npyPK")
+"""The name in the directory claims to be UTF-8."""
+
+
+@pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        (b"", "has no zip directory at its end"),
+        (TWO[:-1], "has no zip directory at its end"),
+        (TWO + b"\0", "has no zip directory at its end"),
+        (b"front" + TWO, "does not end at the end record"),
+        (TWO.replace(b"b.npy", b"a.npy"), "holds `a.npy` twice"),
+        (patched(46, b"c.npy"), "calls `c.npy` by another name"),
+        (patched(42, bytes(4), entry=1), "runs into what follows"),
+        (patched(42, b"\xff\xff\xff\x7f", entry=1), "runs into what follows"),
+        (patched(20, b"\xff\xff\xff\x7f\xff\xff\xff\x7f"), "runs into what follows"),
+        (patched(8, b"\x01\x00"), "is encrypted"),
+        (patched(10, b"\x08\x00"), "contradicts the directory"),
+        (patched(0, b"XX"), "has a broken zip directory"),
+        (patched(28, b"\xff\xff"), "has a broken zip directory"),
+        (patched(24, b"\xff\xff\xff\xff"), "has a broken zip directory"),
+        (BAD_NAME, "has a broken zip directory"),
+        (TWO[:-12] + b"\x03\x00" + TWO[-10:], "does not list as many members"),
+        (TWO[:-18] + b"\x01\x00" + TWO[-16:], "one of several disks"),
+        (zip_of({"a.npy": ONE, "data.pkl": b""}), "holds 1 file that are no arrays"),
+        (zip_of({"a.npy": ONE[:-1]}), "is not as long as its array"),
+        (zip_of({"a.npy": b""}), "is not an npy file"),
+        (zip_of({"a.npy": ONE}, zipfile.ZIP_BZIP2), "is compressed by method 12"),
+        (zip_of({"a.npy": ONE[:-1]}, zipfile.ZIP_DEFLATED), "cannot inflate to its array"),
+    ],
+)
+def test_archives_that_contradict_themselves_are_refused(tmp_path: Path, stored: bytes, says: str) -> None:
+    assert says in fault_of(tmp_path / "a.npz", stored).title
+
+
+def test_an_inflation_that_deflate_cannot_reach_is_refused_unread(tmp_path: Path) -> None:
+    header = npy_of("{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000,)}")
+    stored = bytearray(zip_of({"a.npy": header + bytes(100)}, zipfile.ZIP_DEFLATED))
+    at = stored.index(b"PK\x01\x02") + 24
+    stored[at : at + 4] = (len(header) + 1_000_000_000).to_bytes(4, "little")
+    assert "cannot inflate to its array" in fault_of(tmp_path / "a.npz", bytes(stored)).title
+
+
+def damage_crc(stored: bytearray) -> None:
+    stored[stored.index(b"PK\x01\x02") + 16] ^= 1
+
+
+def damage_stream(stored: bytearray) -> None:
+    stored[stored.index(b"PK\x01\x02") - 2] ^= 0xFF
+
+
+@pytest.mark.parametrize("damage", [damage_crc, damage_stream])
+def test_damage_in_deflated_data_is_noticed(tmp_path: Path, damage: Callable[[bytearray], None]) -> None:
+    array = npy_of("{'descr': '|u1', 'fortran_order': False, 'shape': (9000,)}", bytes(range(250)) * 36)
+    stored = bytearray(zip_of({"a.npy": array}, zipfile.ZIP_DEFLATED))
+    damage(stored)
+    (tmp_path / "a.npz").write_bytes(stored)
+    with pytest.raises(CorruptFile, match="is damaged"):
+        array_of(tmp_path / "a.npz", "a")
+
+
+# Recognising
+
+
+def test_other_zip_archives_are_not_recognised(tmp_path: Path) -> None:
+    files = {"arrays": TWO, "torch.pt": zip_of({"x/data.pkl": b"", "x/data/0": b""}), "empty.zip": zip_of({}), "array": ONE, "text": b"text"}
+    for name, stored in files.items():
+        (tmp_path / name).write_bytes(stored)
+    assert [name for name in files if npz.locate(str(tmp_path / name), FolderDisk())] == ["arrays", "array"]
+
+
+def test_a_broken_file_with_the_suffix_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"text")
+    assert npz.locate(str(tmp_path / "a.npz"), FolderDisk()) == str(tmp_path / "a.npz")
+    assert npz.locate(str(tmp_path), FolderDisk()) is None
+    assert npz.locate(str(tmp_path / "absent.npz"), FolderDisk()) is None

@@ -1,0 +1,168 @@
+"""What holds for every expression, tried on random trees over random bytes in memory.
+
+Values are whole numbers from 0 to 6, which every type here holds, so that casts are about types and not about ranges.
+"""
+
+from itertools import pairwise, product
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from surgery import casting, initializers
+from surgery.dtypes import DTYPES, numpy_dtype
+from surgery.expr import Assemble, Cast, Expr, Fill, Stored, Transpose, blocks, evaluate, extent_of, whole, working_bytes
+from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
+
+INTEGERS = ["bool", "int8", "uint8", "int4", "int16", "uint32", "int64"]
+FLOATS = ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float4_e2m1fn", "complex64", "complex128"]
+NAMES = INTEGERS + FLOATS
+FILE = SourceFile("memory", Fingerprint(0, 0, 0, 0))
+
+settings.register_profile("laws", max_examples=150, deadline=None, database=None, print_blob=True)
+settings.load_profile("laws")
+
+
+class Tree(NamedTuple):
+    """An expression, the values it has to have, and the bytes its leaves lie in."""
+
+    expr: Expr
+    values: np.ndarray
+    data: bytearray
+
+    def read(self, file, start, stop):
+        assert 0 <= start <= stop <= len(self.data), "a read beyond the file"
+        return bytes(self.data[start:stop])
+
+
+@st.composite
+def trees(draw):
+    shape = tuple(draw(st.lists(st.integers(0, 5) | st.just(1), max_size=4)))
+    data = bytearray(draw(st.integers(0, 9)))
+    expr, values = grow(draw, data, DTYPES[draw(st.sampled_from(NAMES))], shape, draw(st.integers(0, 3)))
+    note(describe(expr))
+    return Tree(expr, values, data)
+
+
+def describe(expr):
+    return f"{type(expr).__name__}<{expr.spec}>({', '.join(describe(child) for child in expr.children)})"
+
+
+def grow(draw, data, dtype, shape, depth):
+    """A random tree of this spec, top down."""
+    kinds = [stored, stored, filled]
+    if depth:
+        kinds += [transposed] + [converted] * (dtype.kind != "bool") + [assembled, assembled] * (len(shape) > 0)
+    return draw(st.sampled_from(kinds))(draw, data, dtype, shape, depth)
+
+
+def stored(draw, data, dtype, shape, depth):
+    numbers = draw(st.binary(min_size=prod(shape), max_size=prod(shape)))
+    values = (np.frombuffer(numbers, np.uint8) % (2 if dtype.kind == "bool" else 7)).reshape(shape).astype(numpy_dtype(dtype))
+    big = draw(st.booleans())
+    plain = values.astype(f"u{dtype.itemsize}") if dtype.kind in ("int", "uint") and dtype.itemsize > 1 else values
+    extent = Extent(FILE, len(data), values.nbytes, TensorSpec(dtype, shape), big_endian=big)
+    data += swapped(plain, dtype) if big else plain.tobytes()
+    data += bytes(draw(st.integers(0, 3)))
+    return Stored(extent), values
+
+
+def swapped(values, dtype):
+    word = dtype.itemsize // (2 if dtype.kind == "complex" else 1)
+    raw = values.tobytes()
+    return b"".join(raw[start : start + word][::-1] for start in range(0, len(raw), word))
+
+
+def filled(draw, data, dtype, shape, depth):
+    init = draw(st.sampled_from(["zeros", "ones", *([{"uniform": {"min": 0, "max": 6}}] if dtype.is_float else [])]))
+    spec, initializer, seed = TensorSpec(dtype, shape), initializers.parse(init), draw(st.integers(0, 3))
+    assert initializers.check(initializer, spec) is None
+    return Fill(spec, initializer, seed, "a/b"), initializers.fill(initializer, spec, seed, "a/b", whole(shape))
+
+
+def transposed(draw, data, dtype, shape, depth):
+    order = tuple(draw(st.permutations(range(len(shape)))))
+    inner = [0] * len(shape)
+    for axis, size in zip(order, shape, strict=True):
+        inner[axis] = size
+    expr, values = grow(draw, data, dtype, tuple(inner), depth - 1)
+    return Transpose(expr, order), values.transpose(order)
+
+
+def converted(draw, data, dtype, shape, depth):
+    sources = [name for name in NAMES if casting.check(DTYPES[name], dtype, "error", "nearest") is None]
+    expr, values = grow(draw, data, DTYPES[draw(st.sampled_from(sources))], shape, depth - 1)
+    return Cast(expr, TensorSpec(dtype, shape), rounding="nearest"), casting.cast(values, dtype, rounding="nearest")
+
+
+def assembled(draw, data, dtype, shape, depth):
+    """A grid: every axis is cut at up to two places, perhaps twice at the same."""
+    cuts = [[0, *sorted(draw(st.lists(st.integers(0, size), max_size=2))), size] for size in shape]
+    parts, values = [], np.empty(shape, numpy_dtype(dtype))
+    for cell in draw(st.permutations(list(product(*(pairwise(axis) for axis in cuts))))):
+        part, known = grow(draw, data, dtype, extent_of(cell), depth - 1 if len(parts) < 4 else 0)
+        parts.append((tuple(start for start, _ in cell), part))
+        values[tuple(slice(*pair) for pair in cell)] = known
+    return Assemble(TensorSpec(dtype, shape), tuple(parts)), values
+
+
+@st.composite
+def trees_and_regions(draw):
+    tree = draw(trees())
+    return tree, tuple(tuple(sorted(draw(st.tuples(st.integers(0, size), st.integers(0, size))))) for size in tree.expr.spec.shape)
+
+
+def needed_bytes(expr, region):
+    """Bytes of the elements that the stored leaves are asked for."""
+    if isinstance(expr, Stored):
+        return prod(extent_of(region)) * expr.spec.dtype.itemsize
+    return sum(needed_bytes(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True))
+
+
+@given(trees())
+def test_the_spec_is_what_evaluate_returns(tree):
+    result = evaluate(tree.expr, whole(tree.expr.spec.shape), tree.read)
+    assert result.dtype == numpy_dtype(tree.expr.spec.dtype)
+    assert result.shape == tree.expr.spec.shape
+    assert result.nbytes == tree.expr.spec.nbytes
+
+
+@given(trees())
+def test_the_values_are_those_numpy_gets(tree):
+    assert evaluate(tree.expr, whole(tree.expr.spec.shape), tree.read).tobytes() == tree.values.tobytes()
+
+
+@given(trees_and_regions())
+def test_a_region_is_that_region_of_the_whole(pair):
+    tree, region = pair
+    part = evaluate(tree.expr, region, tree.read)
+    assert part.shape == extent_of(region)
+    assert part.tobytes() == tree.values[(*(slice(*axis) for axis in region), ...)].tobytes()
+
+
+@given(trees())
+def test_the_bytes_behind_a_view_are_the_computed_bytes(tree):
+    pieces = tree.expr.view()
+    if pieces is not None:
+        joined = b"".join(tree.read(piece.file, piece.start, piece.stop) for piece in pieces)
+        assert joined == evaluate(tree.expr, whole(tree.expr.spec.shape), tree.read).tobytes()
+
+
+@given(trees(), st.integers(1, 400))
+def test_blocks_one_after_the_other_are_the_tensor(tree, budget):
+    joined = b"".join(evaluate(tree.expr, region, tree.read).tobytes() for region in blocks(tree.expr, budget))
+    assert joined == tree.values.tobytes()
+
+
+@given(trees(), st.integers(1, 400))
+def test_a_block_keeps_the_budget_unless_it_is_one_element(tree, budget):
+    for region in blocks(tree.expr, budget):
+        assert working_bytes(tree.expr, region) <= budget or prod(extent_of(region)) == 1
+
+
+@given(trees_and_regions())
+def test_working_bytes_bound_what_is_read(pair):
+    tree, region = pair
+    assert needed_bytes(tree.expr, region) <= working_bytes(tree.expr, region)
