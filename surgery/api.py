@@ -161,7 +161,13 @@ class Plan:
         """
         from surgery.execute import apply
 
-        return apply(self.physical, jobs=self.jobs, verify=verify, progress=progress or (lambda nbytes: None))
+        try:
+            return apply(self.physical, jobs=self.jobs, verify=verify, progress=progress or (lambda nbytes: None))
+        except SurgeryError as error:
+            for item in self.recipe.steps:
+                if item.number == error.data.get("step"):
+                    item.locate(error)
+            raise
 
     def __str__(self) -> str:
         from surgery.report import plan_text

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CRC32 = 0xEDB88320
 _CRC32C = 0x82F63B78
+_FEW_BYTES = 1 << 16
 _ONE = 0x80000000
 _X_TO_8 = 0x00800000
 """Polynomials over GF(2) are reflected: the highest bit is the coefficient of x^0."""
@@ -25,14 +26,16 @@ def crc32(data: Data, crc: int = 0) -> int:
     """The CRC-32 of everything so far, given `crc` of what came before `data`; arrays count as their C-order bytes."""
     import zlib
 
-    return zlib.crc32(_as_bytes(data).data, crc)
+    return zlib.crc32(data if isinstance(data, bytes | bytearray | memoryview) else _as_bytes(data).data, crc)
 
 
 def crc32c(data: Data, crc: int = 0) -> int:
     """The plain (unmasked) CRC-32C of everything so far, given `crc` of what came before `data`; arrays count as their C-order bytes."""
     import google_crc32c
 
-    return int(google_crc32c.extend(crc, _as_bytes(data)))
+    # It takes bytes and arrays only; for a few bytes a copy is cheaper than an array, and than the import of numpy.
+    few = isinstance(data, bytes | bytearray | memoryview) and len(data) <= _FEW_BYTES
+    return int(google_crc32c.extend(crc, bytes(data) if few or isinstance(data, bytes) else _as_bytes(data)))
 
 
 def crc32_combine(first: int, second: int, second_nbytes: int) -> int:

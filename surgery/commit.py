@@ -25,6 +25,7 @@ _PATIENCE = 0.5  # seconds until a lock counts as held by a run, and not by some
 _COMMITTING = 10.0  # seconds given to another process that is past its commit point
 _POLL = 0.02
 _FLUSHERS = 4
+_IDLE_FILES = 8  # a run may have many outputs, and a process often no more than 256 descriptors
 
 
 class Staging:
@@ -40,7 +41,7 @@ class Staging:
         self._lock = lock
         self._made = made
         self._decided = False
-        self._descriptors = files.Descriptors[str](lambda name: files.open_for_writing(self.path(name)))
+        self._descriptors = files.Descriptors[str](lambda name: files.open_for_writing(self.path(name)), _IDLE_FILES)
 
     @classmethod
     def open(cls, folder: str, name: str) -> Staging:
@@ -144,6 +145,10 @@ class Staging:
         except KeyboardInterrupt:
             _roll_forward(self._folder, self._staged, plan)
             raise
+        except ApplyError as fault:
+            fault.notes += (f"the new files are complete and stay in {self._staged} until they can be put in place",)
+            fault.help = f"{fault.help or 'repair the cause'}; the next `surgery` command on this path then finishes the work"
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -170,8 +175,8 @@ def recover(folder: str) -> list[str]:
     folder = folder or "."
     finished = []
     for staged in files.own_folders(folder, ".", _SUFFIX):
-        if files.is_regular(join(staged, _JOURNAL)):
-            with _where_permitted():
+        with _where_permitted():
+            if files.is_regular(join(staged, _JOURNAL)):
                 index = _settle(folder, staged, _wait_for_lock(staged, _COMMITTING), discard=False)
                 finished += [index] if index else []
     return finished
@@ -264,6 +269,7 @@ def _hold(folder: str, name: str) -> tuple[int, list[str]]:
     """The lock of a staging folder that is ours from its making on, and the folders made above it, outermost first."""
     staged = _staging_path(folder, name)
     made: list[str] = []
+    new = ""
     try:
         while True:
             *above, new = files.make_folder(staged) or [""]
@@ -272,15 +278,28 @@ def _hold(folder: str, name: str) -> tuple[int, list[str]]:
             if lock is not None and new and files.is_empty(staged):  # others may have taken it, and died, in between
                 return lock, made
             if lock is None and files.exists(staged):
+                new = ""  # who holds it also removes it
                 raise _locked(join(folder, name))
             _settle(folder, staged, lock, discard=True)
     except BaseException:
-        _remove_empty(made)
+        _remove_empty([*made, new] if new else made)
         raise
 
 
 def _locked(path: str) -> ApplyError:
     return ApplyError(f"another run is writing {path}", code="locked", help="wait for it to end, or save under another name", data={"path": path})
+
+
+def leftover_bytes(folder: str) -> int:
+    """Bytes that the next writer frees in a folder: what dead runs staged and did not commit."""
+    dead = 0
+    for staged in files.own_folders(folder or ".", ".", _SUFFIX):
+        with _where_permitted():
+            lock = files.lock_folder(staged)
+            if lock is not None:
+                dead += files.allocated_bytes(staged)
+                files.unlock(lock)
+    return dead
 
 
 def _remove_empty(made: Sequence[str]) -> None:

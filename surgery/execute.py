@@ -6,6 +6,7 @@ Nothing of an output is visible before all tasks, all checks on values and all s
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Lock
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from surgery import files
 from surgery.checksums import COMBINE, EXTEND
 from surgery.commit import Staging
-from surgery.errors import ApplyError, CorruptFile
+from surgery.errors import ApplyError, CorruptFile, listed
 from surgery.expr import Expr, Read, Region, Stored, blocks, evaluate, whole
 from surgery.tasks import Check, Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, Piece, Task, VerifyExtent
 from surgery.tensors import Extent, SourceFile
@@ -66,6 +67,7 @@ class _Run:
         self.parts: list[dict[str, list[tuple[int, int, int]]]] = [{} for _ in plan.outputs]
         self.shared = [0] * len(plan.outputs)
         self.verified: list[set[str]] = [set() for _ in plan.outputs]
+        self.updated: dict[str, bytes] = {}
 
     def do(self, task: Task) -> None:
         """Carry out one task."""
@@ -118,7 +120,7 @@ class _Run:
         """A string tensor or the like: its checksum is not simply over its bytes, so it is read whole."""
         assert piece.codec is not None
         stored = bytes(self.sources.read(task.source, at, at + piece.nbytes))
-        checksum = piece.codec.checksum(stored, piece.spec)
+        checksum = stored_checksum(piece.key, Extent(task.source, at, piece.nbytes, piece.spec, codec=piece.codec), stored)
         if piece.expected is not None:
             self._compare(task.output, piece.key, task.source, at, piece.nbytes, piece.expected, checksum)
         files.write_at(target, task.start + at - task.source_start, stored)
@@ -193,7 +195,7 @@ def checksum_fault(key: str, file: SourceFile, start: int, nbytes: int, stored: 
         sentence.format(nbytes=nbytes, stored=stored, computed=computed),
         code="checksum",
         sentence=bool(file.checksum_fault),
-        notes=[f"key {key}, {file.path}, bytes {start:,} to {start + nbytes:,}"],
+        notes=[_place_of(key, file, start, nbytes)],
         help="the source is damaged or still being written; copy it again. Nothing was written to the target",
         data={"key": key, "file": file.path, "start": start, "stop": start + nbytes},
     )
@@ -207,7 +209,7 @@ def verified_read(key: str, expr: Expr, read: Read) -> Read:
         data = read(file, start, stop)
         extent = stored.get((file, start, stop))
         if extent is not None and extent.checksum is not None:
-            computed = stored_checksum(extent, data)
+            computed = stored_checksum(key, extent, data)
             if computed != extent.checksum:
                 raise checksum_fault(key, file, start, extent.nbytes, extent.checksum, computed)
         return data
@@ -215,9 +217,19 @@ def verified_read(key: str, expr: Expr, read: Read) -> Read:
     return checked
 
 
-def stored_checksum(extent: Extent, stored: bytes | memoryview) -> int:
-    """The checksum of a stored tensor's bytes, taken as its format takes it."""
-    return extent.codec.checksum(bytes(stored), extent.spec) if extent.codec else EXTEND[extent.file.checksum_kind](stored, 0)
+def stored_checksum(key: str, extent: Extent, stored: bytes | memoryview) -> int:
+    """The checksum of a stored tensor's bytes, taken as its format takes it. Raises CorruptFile where its encoding is damaged."""
+    if extent.codec is None:
+        return EXTEND[extent.file.checksum_kind](stored, 0)
+    try:
+        return extent.codec.checksum(bytes(stored), extent.spec)
+    except CorruptFile as fault:
+        fault.notes = (_place_of(key, extent.file, extent.start, extent.nbytes), *fault.notes)
+        raise
+
+
+def _place_of(key: str, file: SourceFile, start: int, nbytes: int) -> str:
+    return f"key {key}, {file.path}, bytes {start:,} to {start + nbytes:,}"
 
 
 def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Progress = lambda nbytes: None) -> Report:
@@ -236,16 +248,28 @@ def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Prog
             for file in output.layout.files:
                 staging.create(file.name, file.size or 0)
         tasks = sorted((task for output in plan.outputs for task in output.tasks), key=lambda task: isinstance(task, VerifyExtent))
-        _in_parallel([*(_bound(run.do, task) for task in tasks), *(_bound(_check, check, sources) for check in plan.checks)], jobs)
-        sealed = [_seal(run, number, output) for number, output in enumerate(plan.outputs)]
+        try:
+            _in_parallel([*(_bound(run.do, task) for task in tasks), *(_bound(_check, check, sources) for check in plan.checks)], jobs)
+        except CorruptFile:
+            sources.verify_unchanged()  # a file that was changed meanwhile is not called damaged
+            raise
+        # The recipe's own inputs are replaced last: killed before that, the same run can be done again.
+        order = sorted(range(len(plan.outputs)), key=lambda number: _replaces_input(plan.outputs[number], sources))
+        sealed = {number: _seal(run, number, plan.outputs[number]) for number in order}
         sources.verify_unchanged()
-        for output, staging, names in zip(plan.outputs, stagings, sealed, strict=True):
-            indexes = [name for name in output.stale if name.endswith((".index", ".index.json"))]
-            staging.commit(names, remove=output.stale, replaces_index=indexes)
+        for number, names in sealed.items():
+            stale = plan.outputs[number].stale
+            indexes = [name for name in stale if name.endswith((".index", ".index.json"))]
+            try:
+                stagings[number].commit(names, remove=stale, replaces_index=indexes)
+            except ApplyError as fault:
+                done = [plan.outputs[earlier].path for earlier in order[: order.index(number)]]
+                fault.notes += (f"already written, and complete: {listed(done)}",) if done else ()
+                raise
     reports = [
         OutputReport(
             output.path,
-            tuple(names),
+            tuple(sealed[number]),
             output.tensors,
             output.nbytes,
             run.shared[number],
@@ -253,14 +277,18 @@ def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Prog
             output.computed_bytes,
             len(run.verified[number]),
         )
-        for number, (output, names) in enumerate(zip(plan.outputs, sealed, strict=True))
+        for number, output in enumerate(plan.outputs)
     ]
     return Report(tuple(reports), len(plan.checks), perf_counter() - began, files.peak_rss_bytes())
 
 
+def _replaces_input(output: OutputPlan, sources: files.Sources) -> bool:
+    return any(sources.reads(f"{output.layout.folder}/{name}") for name in (*(file.name for file in output.layout.files), *output.stale))
+
+
 def _staging_name(output: OutputPlan) -> str:
-    """Outputs with other names do not disturb each other; the same name is one run at a time."""
-    return output.layout.files[-1].name
+    """By the path as the recipe gives it, so that two runs for one path meet whatever files each of them makes."""
+    return posixpath.basename(output.path.rstrip("/")) or "output"
 
 
 def _bound(function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
@@ -294,9 +322,11 @@ def _seal(run: _Run, number: int, output: OutputPlan) -> list[str]:
         staging.write(companion.name, 0, _companion(companion))
         extras.append(companion.name)
     for update in layout.updates:
-        old = files.read_file(f"{layout.folder}/{update.name}", _OLD_STATE_BYTES)
+        path = posixpath.normpath(f"{layout.folder}/{update.name}")
+        old = run.updated[path] if path in run.updated else files.read_file(path, _OLD_STATE_BYTES)
+        run.updated[path] = update.rewrite(old)  # a second output in this folder goes on from here
         staging.create(update.name)
-        staging.write(update.name, 0, update.rewrite(old))
+        staging.write(update.name, 0, run.updated[path])
         extras.append(update.name)
     names = [file.name for file in layout.files]
     return [*names[:-1], *extras, names[-1]]
@@ -378,7 +408,6 @@ def _broken(check: Check, what: str) -> ApplyError:
     return ApplyError(
         f"`{check.key}` {what}",
         code="assert",
-        notes=[f"demanded by steps[{check.step}] (assert)"],
         help="nothing was written; look at the values with `surgery inspect --key`",
         data={"key": check.key, "check": check.kind, "step": check.step},
     )

@@ -57,6 +57,10 @@ def plan(recipe: Recipe, catalog: Catalog) -> LogicalPlan:
 
 def _left_over(state: State) -> list[tuple[str, str]]:
     """Loaded tensors still in the table that no save took."""
-    written = {(entry.source, entry.root.key) for output in state.outputs for entry in output.table.values()}
-    rest = ((entry.source, entry.root.key) for entry in state.table.values() if entry.source)
+    tables = [output.table for output in state.outputs]
+    unsaved = [entry for key, entry in state.table.items() if entry.source and not any(table.get(key) is entry for table in tables)]
+    if not unsaved:
+        return []
+    written = {(entry.source, entry.root.key) for table in tables for entry in table.values()}
+    rest = ((entry.source, entry.root.key) for entry in unsaved)
     return [origin for origin in dict.fromkeys(rest) if origin not in written]

@@ -37,7 +37,10 @@ def resolve(
     for name, schema in schemas.items():
         fault = _schema_fault(schema)
         if fault:
-            faults.append(RecipeError(f"the schema of `{name}`: {fault}", code="bad-schema").located(document.where(("params", name))))
+            error = RecipeError(
+                f"the schema of `{name}`: {fault}", code="bad-schema", help="write a JSON Schema, such as `{type: string}` or `{type: integer}`"
+            )
+            faults.append(error.located(document.where(("params", name))))
             continue
         if name in texts:
             value = _from_text(texts[name], schema)
@@ -47,21 +50,29 @@ def resolve(
             value = schema["default"]
         else:
             if required:
-                error = RecipeError(f"the parameter `{name}` has no value", code="missing-param", help=f"pass it: `-p {name}=…`")
+                error = RecipeError(
+                    f"the parameter `{name}` has no value", code="missing-param", notes=_about(name, schema), help=f"pass it: `-p {name}=…`"
+                )
                 faults.append(error.located(document.where(("params", name), key=True)))
             continue
         fault = _value_fault(value, schema)
         if fault:
-            error = RecipeError(f"the parameter `{name}`: {fault}", code="bad-param", help=str(schema.get("description", "")))
+            error = RecipeError(f"the parameter `{name}`: {fault}", code="bad-param", notes=_about(name, schema), help=f"pass another: `-p {name}=…`")
             faults.append(error.located(document.where(("params", name), key=True)))
         values[name] = value
     patterns = frozenset(name for name, schema in schemas.items() if schema.get("format") == "regex")
     return values, patterns, faults
 
 
+def _about(name: str, schema: Mapping[str, Any]) -> list[str]:
+    """What the recipe says about a parameter."""
+    return [f"`{name}`: {schema['description']}"] if schema.get("description") else []
+
+
 def _simple(schema: Mapping[str, Any]) -> bool:
     """Only a plain type: the check is then known without the validator, whose import takes longer than a small plan."""
-    return set(schema) <= _SIMPLE and schema.get("type") in _TYPES
+    kind = schema.get("type")
+    return set(schema) <= _SIMPLE and isinstance(kind, str) and kind in _TYPES
 
 
 def _schema_fault(schema: Mapping[str, Any]) -> str:

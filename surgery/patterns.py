@@ -7,7 +7,7 @@ does not count. Patterns come from recipes that people share, so compiling is ca
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import regex
 
 from surgery.arithmetic import ArithmeticFault, Expression
 from surgery.arithmetic import parse as parse_arithmetic
-from surgery.errors import PlanError, RecipeError
+from surgery.errors import PlanError, RecipeError, plural
 
 SECONDS_PER_STEP = 10.0
 _LONGEST_PATTERN = 10_000
@@ -52,16 +52,18 @@ class Pattern:
     """A compiled pattern with what is known of it beforehand.
 
     `literal` is a text that every match contains (often empty), tested first because that is ten times cheaper. `risky`
-    patterns can take exponential time and run under a time limit; the others are only watched between keys.
+    patterns can take exponential time and run under a time limit; the others are only watched between keys. `plain` is set
+    where the pattern is only a text, perhaps anchored.
     """
 
-    __slots__ = ("_search", "compiled", "literal", "risky", "text")
+    __slots__ = ("_search", "compiled", "literal", "plain", "risky", "text")
 
-    def __init__(self, text: str, compiled: Any, literal: str, risky: bool) -> None:
+    def __init__(self, text: str, compiled: Any, facts: _Facts) -> None:
         self.text = text
         self.compiled = compiled
-        self.literal = literal
-        self.risky = risky
+        self.literal = facts.literal
+        self.plain = _plain(text)
+        self.risky = facts.risky
         self._search = compiled.search
 
     def search(self, key: str, clock: Clock) -> Any:
@@ -73,20 +75,37 @@ class Pattern:
         clock.tick()
         return self._search(key)
 
-    def substitute(self, key: str, to: Template, every: bool, clock: Clock) -> str | None:
-        """The key with the first match (or every match) replaced; None where nothing matches. Raises TimeoutError."""
-        match = self.search(key, clock)
-        if match is None:
-            return None
-        if not every:
-            return f"{key[: match.start()]}{to.expand(match)}{key[match.end() :]}"
+    def substitutions(self, keys: Sequence[str], to: Template, every: bool, clock: Clock) -> list[tuple[int, str]]:
+        """For each key that matches: its position, and the key with the first match (or every match) replaced. Raises TimeoutError."""
+        if self.plain is not None and to.constant is not None and not any(key.endswith("\n") for key in keys):
+            return self.plain.substitutions(keys, to.constant, every)
+        literal, search, expand = self.literal, self._search, to.expand
+        found: list[tuple[int, str]] = []
+        timed = self.risky or any(len(key) > _LONG_KEY for key in keys)
+        for position, key in enumerate(keys):
+            if literal not in key:
+                continue
+            if not position & _CHECK_EVERY:
+                clock.left()
+            match = search(key, timeout=clock.left(), concurrent=False) if timed else search(key)
+            if match is None:
+                continue
+            if every:
+                found.append((position, self._every(key, expand, clock)))
+            else:
+                start, stop = match.span()
+                found.append((position, key[:start] + expand(match) + key[stop:]))
+        return found
+
+    def _every(self, key: str, expand: Callable[[Any], str], clock: Clock) -> str:
+        """Each match replaced; as in sed, an empty match right behind another one does not count."""
         out, at, previous = [], 0, -1
         limit = {"timeout": clock.left()} if self.risky or len(key) > _LONG_KEY else {}
         for found in self.compiled.finditer(key, **limit):
             start, stop = found.span()
             if start == stop == previous:
                 continue
-            out += [key[at:start], to.expand(found)]
+            out += [key[at:start], expand(found)]
             at = previous = stop
         return "".join([*out, key[at:]])
 
@@ -104,11 +123,27 @@ def compile_pattern(text: str) -> Pattern:
     try:
         compiled = regex.compile(text, regex.V0)
     except regex.error as fault:
-        at = getattr(fault, "pos", None)
+        unclosed = _unclosed(text)
+        at = getattr(fault, "pos", None) if unclosed is None else unclosed
         raise RecipeError(str(getattr(fault, "msg", fault)), code="bad-pattern", offset=at, help=_hint(text, at)) from None
     except (RecursionError, MemoryError, OverflowError):
         raise RecipeError("this pattern is nested too deeply", code="bad-pattern") from None
-    return Pattern(text, compiled, facts.literal, facts.risky)
+    return Pattern(text, compiled, facts)
+
+
+def _unclosed(text: str) -> int | None:
+    """The offset of a group that is opened and never closed: the parser only tells where it gave up."""
+    opened, at = [], 0
+    while at < len(text):
+        if text[at] == "[":
+            at = _class_end(text, at)
+            continue
+        if text[at] == "(":
+            opened.append(at)
+        elif text[at] == ")" and opened:
+            opened.pop()
+        at += 2 if text[at] == "\\" else 1
+    return opened[-1] if opened else None
 
 
 def _hint(text: str, at: int | None) -> str:
@@ -117,6 +152,32 @@ def _hint(text: str, at: int | None) -> str:
     if text.count("(") > text.count(")"):
         return "write `\\(` for a literal parenthesis"
     return "patterns are those of Python's `regex` package; test it with `surgery lint`"
+
+
+class _Plain(NamedTuple):
+    """A pattern that is `text`, `^text` or `text$`: string methods know the answer, ten times faster than the engine."""
+
+    text: str
+    anchor: str
+
+    def substitutions(self, keys: Sequence[str], new: str, every: bool) -> list[tuple[int, str]]:
+        """As `Pattern.substitutions`, for keys that do not end with a newline (before which `$` matches too)."""
+        old, most = self.text, -1 if every else 1
+        if self.anchor == "^":
+            return [(position, new + key[len(old) :]) for position, key in enumerate(keys) if key.startswith(old)]
+        if self.anchor == "$":
+            return [(position, key[: len(key) - len(old)] + new) for position, key in enumerate(keys) if key.endswith(old)]
+        return [(position, key.replace(old, new, most)) for position, key in enumerate(keys) if old in key]
+
+
+def _plain(pattern: str) -> _Plain | None:
+    """The pattern as plain text, or None where it is more than that."""
+    anchor = "^" if pattern.startswith("^") else "$" if re.search(r"(?<!\\)\$\Z", pattern) else ""
+    body = pattern.removeprefix("^") if anchor == "^" else pattern.removesuffix(anchor)
+    text = re.sub(r"\\([^\w\s])", r"\1", body)
+    if (not body and not anchor) or re.search(r"[.^$*+?{}\[\]()|\\]", re.sub(r"\\[^\w\s]", "", body)):
+        return None
+    return _Plain(text, anchor)
 
 
 class _Facts(NamedTuple):
@@ -236,14 +297,17 @@ _REFERENCE = re.compile(r"\\(\d{1,2}|g<([^>]*)>|.)|\{\{|\}\}|\{([^{}]*)\}|[{}]",
 
 
 class Template:
-    """A compiled `to`: text with `\\1`, `\\g<name>` and `{n+8}`; `expand` gives the text for one match."""
+    """A compiled `to`: text with `\\1`, `\\g<name>` and `{n+8}`.
 
-    __slots__ = ("expand", "names", "text")
+    `expand` gives the text for one match; `constant` is that text where it is always the same.
+    """
 
-    def __init__(self, text: str, expand: Callable[[Any], str], names: frozenset[str]) -> None:
+    __slots__ = ("constant", "expand", "text")
+
+    def __init__(self, text: str, expand: Callable[[Any], str], constant: str | None) -> None:
         self.text = text
         self.expand = expand
-        self.names = names
+        self.constant = constant
 
 
 @lru_cache(4096)
@@ -268,8 +332,8 @@ def compile_template(text: str, pattern: Pattern | None) -> Template:
             merged[-1] += part
         elif part != "":
             merged.append(part)
-    names = frozenset(name for part in merged if isinstance(part, _Number) for name in part.expression.names)
-    return Template(text, _expander(tuple(merged)), names)
+    constant = "".join(map(str, merged)) if all(isinstance(part, str) for part in merged) else None
+    return Template(text, _expander(tuple(merged), constant), constant)
 
 
 class _Number(NamedTuple):
@@ -283,7 +347,8 @@ class _Number(NamedTuple):
         for name in self.expression.names:
             found = match.group(name)
             if found is None or not found.isascii() or not found.isdigit():
-                raise PlanError(f"group `{name}` is {found!r}, not an integer, in {match.string!r}", code="bad-number")
+                help = f"let it match digits: `(?P<{name}>\\d+)`"
+                raise PlanError(f"group `{name}` is {found!r}, not an integer, in {match.string!r}", code="bad-number", help=help)
             values[name] = int(found)
         try:
             value = self.expression.evaluate(values)
@@ -314,7 +379,7 @@ def _part(token: re.Match[str], groups: int, named: Mapping[str, int]) -> str | 
         raise _bad(token, f"a single `{whole}`", f"write `{whole}{whole}` for a literal brace")
     if reference.isdigit():
         if int(reference) > groups:
-            raise _bad(token, f"the pattern has {groups} groups, no \\{reference}", "put parentheses around what it should stand for")
+            raise _bad(token, f"the pattern has {plural(groups, 'group')}, no \\{reference}", "put parentheses around what it should stand for")
         return int(reference)
     if name is not None:
         if name not in named and not (name.isdigit() and int(name) <= groups):
@@ -329,20 +394,20 @@ def _bad(token: re.Match[str], message: str, help: str) -> RecipeError:
     return RecipeError(message, code="bad-template", offset=token.start(), help=help)
 
 
-def _expander(parts: tuple[str | int | _Number, ...]) -> Callable[[Any], str]:
+def _expander(parts: tuple[str | int | _Number, ...], constant: str | None) -> Callable[[Any], str]:
     """A function from match to text; the common shapes avoid the general loop, which is called per key."""
-    if not parts:
-        return lambda match: ""
-    if all(isinstance(part, str) for part in parts):
-        only = "".join(map(str, parts))
-        return lambda match: only
+    if constant is not None:
+        return lambda match: constant
     if not any(isinstance(part, _Number) for part in parts):
-        template = "".join(part.replace("{", "{{").replace("}", "}}") if isinstance(part, str) else "{}" for part in parts)
+        template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
         wanted = [part for part in parts if isinstance(part, int)]
-        fill = template.format
 
         def plain(match: Any) -> str:
-            return fill(*[match.group(index) or "" for index in wanted])
+            found = match.group(*wanted)
+            if found is None or (len(wanted) > 1 and None in found):
+                found = tuple(match.group(index) or "" for index in wanted)
+            text: str = template % found
+            return text
 
         return plain
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from operator import attrgetter
 
 from surgery import formats
 from surgery.errors import PlanError, SurgeryError, gather
@@ -13,8 +13,9 @@ from surgery.expr import Expr, Stored, blocks, extent_of, working_bytes
 from surgery.formats.base import Bundle, FileLayout, Indexed, Layout, Origin, Placement
 from surgery.logical import LogicalPlan
 from surgery.steps.base import Output
+from surgery.table import Table
 from surgery.tasks import Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, Piece, Task, VerifyExtent
-from surgery.tensors import Extent
+from surgery.tensors import Extent, SourceFile
 from surgery.units import size_text
 
 LONGEST_RUN = 256 << 20
@@ -51,7 +52,7 @@ def lower(
             notes += more
         except SurgeryError as error:
             faults.append(item.locate(error))
-    faults += [] if faults else _room(logical, outputs, free)
+    faults += [] if faults else [*_overlaps(logical, outputs), *_room(logical, outputs, free)]
     if faults:
         raise gather(faults)
     blocks_of = [task for output in outputs for task in output.tasks if isinstance(task, ComputeBlock)]
@@ -70,7 +71,7 @@ def _output(
         tensors={key: entry.expr for key, entry in output.table.items()},
         metadata=metadata,
         options=output.options,
-        origins={key: Origin(entry.source, entry.root.key) for key, entry in output.table.items() if entry.source},
+        origins=_Origins(output.table),
         sources=logical.sources,
     )
     layout = module.layout(bundle)
@@ -84,12 +85,38 @@ def _output(
             f"the output `{output.path}` exists",
             code="output-exists",
             at=("path",),
-            notes=["found " + ", ".join(posixpath.join(layout.folder, name) for name in standing[:5]) + (" …" if len(standing) > 5 else "")],
+            notes=[
+                "found "
+                + ", ".join(posixpath.normpath(posixpath.join(layout.folder, name)) for name in standing[:5])
+                + (" …" if len(standing) > 5 else "")
+            ],
             help="set `overwrite: replace` in this step, or run with --force",
         )
     tasks, copied, computed = _tasks(number, layout, budget)
     planned = OutputPlan(output.path, output.step, layout, tasks, companions, stale, bool(standing), len(output.table), copied, computed)
+    carried = {companion.path for companion in companions}
+    graphs = [path for source in sources for path in source.companions if path.endswith(".meta") and path not in carried]
+    notes += [f"{output.path}: {path} is left out: it describes the graph under the old keys" for path in graphs]
     return planned, [*notes, *(f"{output.path}: {note}" for note in layout.notes)]
+
+
+class _Origins(Mapping[str, Origin]):
+    """Where the keys of a table came from, worked out for those that somebody asks for."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __getitem__(self, key: str) -> Origin:
+        entry = self._table[key]
+        if not entry.source:
+            raise KeyError(key)
+        return Origin(entry.source, entry.root.key)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, entry in self._table.items() if entry.source)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _sources(output: Output, logical: LogicalPlan) -> list[Indexed]:
@@ -145,6 +172,26 @@ def _companions(output: Output, sources: list[Indexed], layout: Layout) -> Itera
     if unused:
         raise PlanError(f"`edit` names `{unused[0]}`, which is not carried", code="bad-option", at=("edit", unused[0]), help="add it to `carry`")
     yield from found.values()
+
+
+def _overlaps(logical: LogicalPlan, outputs: list[OutputPlan]) -> list[SurgeryError]:
+    """Two outputs of one recipe that would write the same file, or of which one would remove a file of the other."""
+    owner: dict[str, OutputPlan] = {}
+    for output in outputs:
+        folder = posixpath.normpath(output.layout.folder)
+        own = [file.name for file in output.layout.files] + [companion.name for companion in output.companions]
+        for path in (posixpath.join(folder, name) for name in (*own, *output.stale)):
+            other = owner.setdefault(path, output)
+            if other is not output:
+                item = next(item for item in logical.recipe.steps if item.number == output.step)
+                error = PlanError(
+                    f"`{output.path}` and `{other.path}` would both write `{path}`",
+                    code="path-conflict",
+                    at=("path",),
+                    help="save under another path",
+                )
+                return [item.locate(error)]
+    return []
 
 
 def _room(logical: LogicalPlan, outputs: list[OutputPlan], free: Mapping[str, int | None]) -> list[SurgeryError]:
@@ -205,37 +252,65 @@ def _copyable(expr: Expr, layout: Layout) -> tuple[Extent, ...] | None:
 
 
 def _runs(number: int, file: FileLayout, layout: Layout) -> tuple[list[CopyRun], list[Placement]]:
-    """Byte copies joined into the longest runs, and the placements that have to be computed."""
-    runs: list[CopyRun] = []
+    """Byte copies joined into the longest runs, and the placements that have to be computed.
+
+    A tensor with a checksum is one piece, since that is over all of it; where no checksum is kept or wanted pieces tell nothing.
+    """
+    runs = _Runs(number, file.name)
     rest: list[Placement] = []
-    pieces: list[Piece] = []
-    run: list[Any] = []  # source file, source start, target start, length so far
-
-    def close() -> None:
-        if run:
-            runs.append(CopyRun(number, file.name, run[2], run[0], run[1], run[3], tuple(pieces)))
-        run.clear()
-        pieces.clear()
-
-    for placement in sorted(file.placements, key=lambda placement: placement.start):
+    for placement in sorted(file.placements, key=attrgetter("start")):
         ranges = _copyable(placement.expr, layout)
         if ranges is None:
             rest.append(placement)
             continue
         rel_start = 0
         for extent in ranges:
-            at = placement.start + rel_start
-            for low in range(0, extent.nbytes, LONGEST_RUN) if extent.codec is None and extent.checksum is None else (0,):
-                length = min(LONGEST_RUN, extent.nbytes - low) if extent.codec is None and extent.checksum is None else extent.nbytes
-                joined = run and run[0] == extent.file and run[1] + run[3] == extent.start + low and run[2] + run[3] == at + low
-                if not joined or run[3] + length > LONGEST_RUN:
-                    close()
-                    run += [extent.file, extent.start + low, at + low, 0]
-                run[3] += length
-                pieces.append(Piece(placement.key, rel_start + low, length, extent.checksum, extent.codec, extent.spec))
+            plain = extent.codec is None and extent.checksum is None
+            step = LONGEST_RUN if plain else max(extent.nbytes, 1)
+            for low in range(0, extent.nbytes, step):
+                length = min(step, extent.nbytes - low)
+                runs.add(extent.file, extent.start + low, placement.start + rel_start + low, length)
+                if layout.checksum or not plain:
+                    runs.pieces.append(Piece(placement.key, rel_start + low, length, extent.checksum, extent.codec, extent.spec))
             rel_start += extent.nbytes
-    close()
-    return [run_ for run_ in runs if run_.nbytes], rest
+    return runs.done(), rest
+
+
+class _Runs:
+    """Collects byte ranges in target order; a range that continues the last one in both files becomes part of it."""
+
+    def __init__(self, output: int, name: str) -> None:
+        self.output = output
+        self.name = name
+        self.pieces: list[Piece] = []
+        self._runs: list[CopyRun] = []
+        self._source: SourceFile | None = None
+        self._source_start = self._start = self._nbytes = 0
+
+    def add(self, source: SourceFile, source_start: int, start: int, nbytes: int) -> None:
+        """One more range; the caller adds its piece afterwards."""
+        joins = (
+            source is self._source
+            and source_start == self._source_start + self._nbytes
+            and start == self._start + self._nbytes
+            and self._nbytes + nbytes <= LONGEST_RUN
+        )
+        if not joins:
+            self._close()
+            self._source, self._source_start, self._start = source, source_start, start
+        self._nbytes += nbytes
+
+    def done(self) -> list[CopyRun]:
+        """All runs."""
+        self._close()
+        return self._runs
+
+    def _close(self) -> None:
+        if self._source is not None and self._nbytes:
+            run = CopyRun(self.output, self.name, self._start, self._source, self._source_start, self._nbytes, tuple(self.pieces))
+            self._runs.append(run)
+        self.pieces.clear()
+        self._source, self._nbytes = None, 0
 
 
 def _blocks(number: int, file: FileLayout, placement: Placement, budget: int) -> Iterator[Task]:

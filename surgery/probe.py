@@ -29,7 +29,7 @@ def probe(recipe: Any, disk: Disk) -> Facts:
     Raises:
         SurgeryError: every source that cannot be read, together.
     """
-    from surgery.files import free_bytes
+    from surgery.commit import recover
 
     checkpoints: dict[str, Indexed] = {}
     targets: dict[str, Mapping[str, Wanted]] = {}
@@ -47,8 +47,19 @@ def probe(recipe: Any, disk: Disk) -> Facts:
     if faults:
         raise gather(faults)
     places = {folder for item in recipe.steps if isinstance(item.step, Save) for folder in folders_of(item.step.path)}
+    for folder in places:
+        recover(folder)  # before its names are looked at: the run will find a committed save finished
     names = {folder: frozenset(disk.names(folder)) for folder in places}
-    return Facts(Catalog(checkpoints, targets), names, {folder: free_bytes(folder) for folder in places})
+    return Facts(Catalog(checkpoints, targets), names, {folder: _room(folder) for folder in places})
+
+
+def _room(folder: str) -> int | None:
+    """Bytes that a run may write: what is free, and what a killed run still takes."""
+    from surgery.commit import leftover_bytes
+    from surgery.files import free_bytes
+
+    free = free_bytes(folder)
+    return None if free is None else free + leftover_bytes(folder)
 
 
 def folders_of(path: str) -> tuple[str, str]:
@@ -72,7 +83,7 @@ def open_checkpoint(path: str, disk: Disk, format: str | None = None, *, strict:
     for folder in folders_of(path):
         if disk.is_folder(folder):
             recover(folder)
-    for name in (format,) if format else formats.NAMES:
+    for name in [format] if format else formats.likely_first(path):
         module = formats.by_name(name)
         location = module.locate(path, disk)
         if location is not None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from surgery import steps as registry
 from surgery.errors import RecipeError, SurgeryError, Where, gather, near
-from surgery.located import Document, parse
+from surgery.located import LITERAL_KEYS, Document, parse
 from surgery.parameters import resolve
 from surgery.steps.base import Model, Step
 from surgery.steps.load import Load
@@ -60,7 +60,8 @@ class StepItem(NamedTuple):
 
     def locate(self, error: SurgeryError) -> SurgeryError:
         """Give an error that a step raised its position and the step's name."""
-        where = place(self.document, (*self.path, *error.at), error.offset) if error.at else self.document.where(self.path, key=True)
+        at_key = not error.at or (len(error.at) > 1 and error.at[-2] in LITERAL_KEYS and isinstance(error.at[-1], str))
+        where = place(self.document, (*self.path, *error.at), error.offset, key=at_key)
         error.located(where, f"{self.step.word} steps[{self.number}]" + (f" ({self.label})" if self.label else ""))
         return error
 
@@ -302,10 +303,10 @@ def _fault(path: Path, details: list[Any], document: Document, base: Path, model
         return RecipeError(f"{owner} lacks `{name}`", code="missing-option", help=f"add `{name}:`").located(document.where(path[:-1]))
     wanted = list(dict.fromkeys(_KINDS[kind.split("_")[0]] for kind in kinds if kind.split("_")[0] in _KINDS and kind.endswith("_type")))
     if wanted and len(wanted) == len({*kinds}):
-        return RecipeError(f"{subject} wants {' or '.join(wanted)}", code="bad-value", help=_example(model, name)).located(document.where(path))
+        return RecipeError(f"{subject} wants {' or '.join(wanted)}", code="bad-value", notes=_about(model, name)).located(document.where(path))
     detail = details[-1]
     message = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"][:1].lower() + detail["msg"][1:]
-    return RecipeError(message if detail["type"] == "value_error" else f"{subject}: {message}", code="bad-value", help=_example(model, name)).located(
+    return RecipeError(message if detail["type"] == "value_error" else f"{subject}: {message}", code="bad-value", notes=_about(model, name)).located(
         document.where(path)
     )
 
@@ -321,8 +322,7 @@ def _fields(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in fields.items()]
 
 
-def _example(model: type[BaseModel], name: str | int) -> str:
-    for field_name, field in model.model_fields.items():
-        if (field.alias or field_name) == name and field.description:
-            return field.description
-    return ""
+def _about(model: type[BaseModel], name: str | int) -> list[str]:
+    """What the model says about a field."""
+    fields = model.model_fields.items()
+    return [f"`{name}`: {field.description}" for field_name, field in fields if (field.alias or field_name) == name and field.description]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from surgery.errors import listed, plural
 from surgery.expr import Expr
+from surgery.tensors import TensorSpec
 from surgery.units import size_text
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def plan_text(plan: Plan) -> str:
         files = plural(len(planned.layout.files), "file")
         verb = "replace" if planned.overwrites else "write"
         lines.append(f"{verb:<6} {output.path}: {output.format}, {plural(planned.tensors, 'tensor')}, {', '.join(moved)}, {files}")
-        lines += [f"       {line}" for line in collapsed({key: str(entry.spec) for key, entry in output.table.items()})]
+        lines += [f"       {line}" for line in collapsed({key: entry.spec for key, entry in output.table.items()})]
         if planned.stale:
             lines.append(f"       removes {plural(len(planned.stale), 'older file')}: {listed(planned.stale, 3)}")
     notes = [*plan.logical.notes, *plan.physical.notes]
@@ -50,12 +51,12 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def collapsed(rows: Mapping[str, str], shown: int = _SHOWN_KEYS) -> list[str]:
-    """Rows of key and text, where keys that differ only in numbers and have the same text share a line."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for key, text in rows.items():
-        groups.setdefault((_NUMBERED.sub("#", key), text), []).append(key)
-    lines = [f"{_numbered(keys)}  {text}" for (_, text), keys in groups.items()]
+def collapsed(rows: Mapping[str, TensorSpec], shown: int = _SHOWN_KEYS) -> list[str]:
+    """Rows of key and spec, where keys that differ only in numbers and have the same spec share a line."""
+    groups: dict[tuple[str, TensorSpec], list[str]] = {}
+    for key, spec in rows.items():
+        groups.setdefault((_NUMBERED.sub("#", key), spec), []).append(key)
+    lines = [f"{_numbered(keys)}  {spec}" for (_, spec), keys in groups.items()]
     return lines if len(lines) <= shown else [*lines[: shown - 1], f"… and {len(lines) - shown + 1:,} more lines; `--json` has all"]
 
 
@@ -63,14 +64,20 @@ def _numbered(keys: list[str]) -> str:
     """`layer.{0-11}.weight` for keys that differ in one number only; otherwise the first and how many follow."""
     if len(keys) == 1:
         return keys[0]
-    found = [_NUMBERED.findall(key) for key in keys]
-    varying = [at for at in range(len(found[0])) if len({numbers[at] for numbers in found}) > 1]
-    if len(varying) != 1:
-        return f"{keys[0]} and {len(keys) - 1:,} alike"
-    values = sorted(int(numbers[varying[0]]) for numbers in found)
-    span = f"{values[0]}-{values[-1]}" if values == list(range(values[0], values[0] + len(values))) else ", ".join(map(str, values[:6]))
-    at = iter(range(len(found[0])))
-    return _NUMBERED.sub(lambda number: f"{{{span}}}" if next(at) == varying[0] else number[0], keys[0])
+    first = _NUMBERED.findall(keys[0])
+    varying: set[int] = set()
+    values = []
+    for key in keys:
+        numbers = _NUMBERED.findall(key)
+        varying.update(at for at, number in enumerate(numbers) if number != first[at])
+        if len(varying) > 1:
+            return f"{keys[0]} and {len(keys) - 1:,} alike"
+        values.append(numbers)
+    place = varying.pop()
+    found = sorted(int(numbers[place]) for numbers in values)
+    span = f"{found[0]}-{found[-1]}" if found == list(range(found[0], found[0] + len(found))) else ", ".join(map(str, found[:6]))
+    at = iter(range(len(first)))
+    return _NUMBERED.sub(lambda number: f"{{{span}}}" if next(at) == place else number[0], keys[0])
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -199,12 +206,10 @@ def spec_yaml(checkpoint: Checkpoint) -> str:
 
 
 def _yaml_text(text: str) -> str:
-    """A key as YAML: double-quoted JSON is YAML too, except that lone surrogates have no form there."""
-    import json
-
+    """A key as YAML, in double quotes where it has to be; bytes that are not UTF-8 have no form there."""
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text):
         return text
-    return json.dumps(text, ensure_ascii=True)
+    return "".join(['"', *(letter if letter.isprintable() and letter not in '"\\' else f"\\U{ord(letter):08x}" for letter in text), '"'])
 
 
 def tensor_text(checkpoint: Checkpoint, key: str) -> str:
@@ -260,21 +265,21 @@ def _explained(plan: Plan, number: int, key: str) -> str:
     lines = [f"{key}  {entry.spec}"]
     for leaf in dict.fromkeys(entry.expr.leaves()):
         for extent in leaf.view() or ():
-            lines.append(f"  stored   {extent.file.path}, bytes {extent.start:,} to {extent.stop:,} ({extent.spec})")
+            lines.append(f"  {'stored':<12} {extent.file.path}, bytes {extent.start:,} to {extent.stop:,} ({extent.spec})")
     hops = entry.hops()
     for hop, after in zip(hops, [*hops[1:], None], strict=True):
         item = plan.recipe.steps[[item.number for item in plan.recipe.steps].index(hop.step)]
         now = after.key if after else key
         change = f"`{hop.key}` → `{now}`" if now != hop.key else f"`{now}`"
-        lines.append(f"  {item.step.word:<8} {change}  ({item.document.where(item.path, key=True)})")
+        lines.append(f"  {item.step.word:<12} {change}  ({item.document.where(item.path, key=True)})")
     ranges = entry.expr.view()
-    lines.append(f"  bytes    {'copied as they are' if ranges is not None else 'computed: ' + _formula(entry.expr)}")
+    lines.append(f"  {'bytes':<12} {'copied as they are' if ranges is not None else 'computed: ' + _formula(entry.expr)}")
     for file in planned.layout.files:
         for placement in file.placements:
             if placement.key == key:
                 path = posixpath.join(planned.layout.folder, file.name)
                 stop = placement.start + (sum(extent.nbytes for extent in ranges) if ranges else entry.spec.nbytes)
-                lines.append(f"  written  {path}, bytes {placement.start:,} to {stop:,}")
+                lines.append(f"  {'written':<12} {path}, bytes {placement.start:,} to {stop:,}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from surgery import __version__
 from surgery import steps as registry
 from surgery.recipe import Head
+from surgery.steps.base import or_template, within
 
 URL = "https://json-schema.org/draft/2020-12/schema"
 
@@ -23,6 +24,9 @@ def recipe_schema() -> dict[str, Any]:
     references, shared = models_json_schema(wanted, by_alias=True)
     definitions = shared["$defs"]
     head = definitions.pop(references[(Head, "validation")]["$ref"].rsplit("/", 1)[1])
+    for name, definition in definitions.items():
+        if "properties" not in definition:  # a list of rules
+            definitions[name] = within(definition)
     items = []
     for word, model in classes.items():
         reference = references[(model, "validation")]
@@ -31,7 +35,7 @@ def recipe_schema() -> dict[str, Any]:
             {
                 "type": "object",
                 "description": summary,
-                "properties": {word: reference, "name": {"type": "string", "description": "a label for messages"}},
+                "properties": {word: or_template(reference), "name": {"type": "string", "description": "a label for messages"}},
                 "required": [word],
                 "additionalProperties": False,
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -11,7 +11,7 @@ from surgery import keys as keytext
 from surgery.dtypes import DTYPES
 from surgery.errors import NotFoundError, PlanError, RecipeError, SurgeryError, listed, near, plural
 from surgery.patterns import Clock, Pattern, compile_pattern
-from surgery.steps.base import Dropped, Model, OneOrMany, State
+from surgery.steps.base import Model, OneOrMany, Rules, State, given
 from surgery.table import Table
 from surgery.tensors import TensorSpec
 from surgery.units import SIZE, parse_size
@@ -96,7 +96,7 @@ class Facts(Model):
                 close = near(name, words)
                 yield RecipeError(
                     f"`{name}` is neither a fact nor a named group of `match`",
-                    code="unknown-option",
+                    code="unknown-group",
                     at=(*at, "where", name),
                     help=f"did you mean `{close[0]}`?" if close else f"write `(?P<{name}>\\d+)` in `match`, or one of {', '.join(words[:5])}",
                 )
@@ -124,7 +124,7 @@ def unknown_dtype(name: str, at: Path) -> RecipeError:
 class Selector(Facts):
     """The selecting words every step shares, and how strict they are."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
+    RULES: ClassVar[Rules] = ({"not": given("count", "at_least")},)
 
     except_: Annotated[list[Facts], Field(min_length=1), OneOrMany()] | None = Field(
         None, alias="except", description="any of these, taken away again"
@@ -362,4 +362,4 @@ def _fates(wanted: Sequence[str], state: State) -> list[str]:
 
 def drop(state: State, keys: Sequence[str]) -> State:
     """The state without these keys, remembering which step took them."""
-    return state._replace(table=state.table.without(keys), dropped=(*state.dropped, Dropped(state.step, tuple(keys))))
+    return state.rows(state.table.without(keys)).lost(keys)

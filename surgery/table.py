@@ -5,8 +5,8 @@ Immutable; every change is a new table. This is what steps rewrite and outputs a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import Any, NamedTuple
 
 from surgery.expr import Expr
 from surgery.tensors import TensorSpec
@@ -51,10 +51,11 @@ class Entry(NamedTuple):
 
 
 class Rekeyed(NamedTuple):
-    """The result of a renaming, and every collision: new key → the old keys that would become it."""
+    """The result of a renaming, every collision (new key → the old keys that would become it), and the keys that gave way."""
 
     table: Table
     collisions: Mapping[str, tuple[str, ...]]
+    replaced: tuple[str, ...] = ()
 
 
 class Table(Mapping[str, Entry]):
@@ -77,6 +78,22 @@ class Table(Mapping[str, Entry]):
     def __contains__(self, key: object) -> bool:
         return key in self._rows
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """The entry of a key, or `default`."""
+        return self._rows.get(key, default)
+
+    def keys(self) -> KeysView[str]:
+        """The keys, in order. This and its kin are the dict's own, which are many times faster than Mapping's."""
+        return self._rows.keys()
+
+    def values(self) -> ValuesView[Entry]:
+        """The entries, in order."""
+        return self._rows.values()
+
+    def items(self) -> ItemsView[str, Entry]:
+        """Pairs of key and entry, in order."""
+        return self._rows.items()
+
     def only(self, keys: Iterable[str]) -> Table:
         """The rows of these keys, in the table's order."""
         wanted = keys if isinstance(keys, (set, frozenset, dict)) else set(keys)
@@ -94,19 +111,21 @@ class Table(Mapping[str, Entry]):
     def rekey(self, names: Mapping[str, str], step: int, *, replace: bool = False) -> Rekeyed:
         """Exchange all names at once, so that keys can swap and rotate; order stays.
 
-        With `replace` a renamed key wins over one that stayed. Collisions are returned, and the table then keeps the first of
-        the colliding tensors.
+        With `replace` a renamed key wins over one that stayed, which is then `replaced`. Collisions are returned, and the table
+        then keeps the first of the colliding tensors.
         """
         moved = {old: new for old, new in names.items() if new != old}
         if not moved:
             return Rekeyed(self, {})
         taken = set(moved.values())
         rows: dict[str, Entry] = {}
+        replaced: list[str] = []
         sources: dict[str, list[str]] = {}
         for key, entry in self._rows.items():
             new = moved.get(key)
             if new is None:
                 if replace and key in taken:
+                    replaced.append(key)
                     continue
                 new = key
             else:
@@ -116,10 +135,10 @@ class Table(Mapping[str, Entry]):
             else:
                 rows[new] = entry
         if not sources:
-            return Rekeyed(Table(rows), {})
+            return Rekeyed(Table(rows), {}, tuple(replaced))
         first: dict[str, str] = {}
         for key in self._rows:
             new = moved.get(key, key)
             if new in sources and not (replace and key not in moved and key in taken):
                 first.setdefault(new, key)
-        return Rekeyed(Table(rows), {new: (first[new], *others) for new, others in sources.items()})
+        return Rekeyed(Table(rows), {new: (first[new], *others) for new, others in sources.items()}, tuple(replaced))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from surgery.errors import RecipeError
+from surgery.errors import RecipeError, plural
 
 app = typer.Typer(
     name="surgery",
@@ -140,7 +140,7 @@ def lint(
         recipe = load(source.text, source.name, _file_params(params), texts=_texts(param), environment=environ, lint_only=True)
         checked.append({"recipe": path, "steps": len(recipe.steps)})
         if not as_json:
-            typer.echo(f"{path}: {len(recipe.steps)} steps, no faults")
+            typer.echo(f"{path}: {plural(len(recipe.steps), 'step')}, no faults")
     if as_json:
         _print_json(checked)
 
@@ -239,8 +239,9 @@ def schema(
     if write is None:
         typer.echo(schema_text(), nl=False)
     else:
-        from surgery.files import write_file
+        from surgery.files import unlink, write_file
 
+        unlink(write)
         write_file(write, schema_text().encode())
 
 

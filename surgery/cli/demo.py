@@ -7,7 +7,7 @@ import shlex
 import tempfile
 from contextlib import chdir, nullcontext
 
-from surgery.files import make_folder, write_file
+from surgery.files import make_folder, unlink, write_file
 
 MAKE = """\
 surgery: 1
@@ -61,6 +61,7 @@ def run_demo(folder: str | None) -> None:
         make_folder(folder)
     with nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory() as place, chdir(place):
         for name, text in (("make.yaml", MAKE), ("fit.yaml", RECIPE), ("broken.yaml", BROKEN)):
+            unlink(name)
             write_file(name, text.encode())
         _say("A pretrained TensorFlow checkpoint (made here by a recipe, without TensorFlow):")
         _command("surgery", "run", "--force", "make.yaml")

@@ -20,12 +20,16 @@ def guarded(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # keys need not be UTF-8: what no terminal can show is escaped
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs as much as a small plan
     signal.signal(signal.SIGTERM, _interrupt)
     gc.disable()  # a command is short and makes no cycles of any size; collecting doubles the time of a plan of a million keys
     try:
         from surgery.cli.app import run_app
 
-        return run_app(arguments)
+        code = run_app(arguments)
+        if code == INTERRUPTED:  # typer has taken the exception
+            raise KeyboardInterrupt
+        return code
     except SurgeryError as error:
         complain(error, as_json_text="--json" in arguments)
         return error.exit_code

@@ -24,10 +24,10 @@ def rename_recipe(source: str, target: str, subs: list[str], prefix: str | None,
     if not rules:
         raise RecipeError("nothing to rename", code="bad-option", help="add `--sub OLD NEW` or `--prefix P/`")
     save: dict[str, Any] = {"path": target}
-    if not target.endswith(tuple(suffix for name in formats.NAMES for suffix in formats.by_name(name).SUFFIXES)) or format:
+    if format or formats.by_suffix(target) is None:
         save["format"] = format or _format_of(source)
     steps = [{"load": {"path": source}}, {"rename": rules}, {"save": save}]
-    lines = ["surgery: 1", "steps:", *(f"  - {json.dumps(step).replace('${', '$${')}" for step in steps)]
+    lines = ["surgery: 1", "steps:", *(f"  - {json.dumps(step, ensure_ascii=False).replace('${', '$${')}" for step in steps)]
     return Source("\n".join(lines) + "\n", "(surgery rename)")
 
 

@@ -35,6 +35,6 @@ def step_options(word: str) -> str:
 
 def format_list() -> str:
     """Each format with its suffixes and what it holds."""
-    rows = [(module.NAME, " ".join(module.SUFFIXES) or "prefix", module.SUMMARY) for module in map(formats.by_name, formats.NAMES)]
+    rows = [(name, " ".join(formats.suffixes(name)) or "prefix", formats.by_name(name).SUMMARY) for name in formats.NAMES]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{name:<{widths[0]}}  {suffixes:<{widths[1]}}  {summary}" for name, suffixes, summary in rows)

@@ -7,6 +7,7 @@ Serves probe (`LocalDisk`), apply (`Sources`, the copy functions) and `commit`. 
 from surgery.files.descriptors import Descriptors
 from surgery.files.faults import os_fault
 from surgery.files.folders import (
+    allocated_bytes,
     create_file,
     exists,
     free_bytes,
@@ -37,6 +38,7 @@ __all__ = [
     "Descriptors",
     "LocalDisk",
     "Sources",
+    "allocated_bytes",
     "copy_and_checksum",
     "copy_if_shared",
     "copy_range",

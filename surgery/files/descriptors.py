@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from surgery.files.faults import name_of, storage
+
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -43,10 +45,15 @@ class Descriptors(Generic[Key]):
             return
         self._idle[key] = descriptor
         if len(self._idle) > self._limit:
-            os.close(self._idle.pop(next(iter(self._idle))))
+            _close(self._idle.pop(next(iter(self._idle))))
 
     def close(self) -> None:
         """Close what nobody uses."""
         with self._lock:
             while self._idle:
-                os.close(self._idle.popitem()[1])
+                _close(self._idle.popitem()[1])
+
+
+def _close(descriptor: int) -> None:
+    with storage(name_of(descriptor), "close"):  # network file systems tell here that the disk is full
+        os.close(descriptor)

@@ -17,7 +17,7 @@ from surgery.files.ranges import write_at
 
 
 def make_folder(path: str) -> list[str]:
-    """Make a folder with all levels above it; returns those that were not there, outermost first."""
+    """Make a folder with all levels above it, or none of them; returns those that were not there, outermost first."""
     if os.path.isdir(path):
         return []
     parent = os.path.dirname(path.rstrip("/"))
@@ -29,6 +29,8 @@ def make_folder(path: str) -> list[str]:
             return made
         if isinstance(error, FileNotFoundError) and parent:  # whoever made the parent has just removed it
             return made + make_folder(path)
+        for above in reversed(made):
+            remove_folder(above)
         raise os_fault(error, path, "make folder") from error
     return [*made, path]
 
@@ -100,7 +102,7 @@ def read_file(path: str, most_bytes: int = 1 << 26) -> bytes | None:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
                 raise ApplyError(f"{path} is not a small file", code="not-a-file", notes=[f"{status.st_size:,} bytes"], data={"path": path})
-            return file.read(most_bytes)
+            return file.read(status.st_size)
     return None
 
 
@@ -160,13 +162,13 @@ def unlock(descriptor: int) -> None:
 
 
 def exists(path: str) -> bool:
-    """True for anything of that name, be it a broken symbolic link."""
-    return os.path.lexists(path)
+    """True for anything of that name, be it a broken symbolic link. Raises ApplyError where that cannot be told."""
+    return _mode(path) is not None
 
 
 def is_folder(path: str) -> bool:
-    """True for a folder itself, not for a symbolic link to one."""
-    return os.path.isdir(path) and not os.path.islink(path)
+    """True for a folder itself, not for a symbolic link to one. Raises ApplyError where that cannot be told."""
+    return stat.S_ISDIR(_mode(path) or 0)
 
 
 def is_empty(path: str) -> bool:
@@ -176,8 +178,17 @@ def is_empty(path: str) -> bool:
 
 
 def is_regular(path: str) -> bool:
-    """True for a regular file itself, not for a symbolic link to one."""
-    return os.path.isfile(path) and not os.path.islink(path)
+    """True for a regular file itself, not for a symbolic link to one. Raises ApplyError where that cannot be told."""
+    return stat.S_ISREG(_mode(path) or 0)
+
+
+def _mode(path: str) -> int | None:
+    """Unlike `os.path.isfile`, this takes no failing device for a missing file: a commit would throw away what it did not find."""
+    with storage(path, "look at"):
+        try:
+            return os.lstat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def own_folders(folder: str, prefix: str, suffix: str) -> list[str]:
@@ -193,6 +204,12 @@ def own_folders(folder: str, prefix: str, suffix: str) -> list[str]:
                 if not sticky or entry.stat(follow_symlinks=False).st_uid == os.geteuid():
                     found.append(entry.path)
     return sorted(found)
+
+
+def allocated_bytes(folder: str) -> int:
+    """Bytes on the device that the files of a folder take, its sub-folders left out."""
+    with storage(folder, "list"), os.scandir(folder) as entries:
+        return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
 
 
 def free_bytes(path: str) -> int | None:

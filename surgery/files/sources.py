@@ -92,6 +92,14 @@ class Sources:
         with self.opened(file) as descriptor:
             return _read(descriptor, file, start, stop)
 
+    def reads(self, path: str) -> bool:
+        """Whether what lies at this path is a file that was read from."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return any((status.st_dev, status.st_ino) == file.fingerprint[2:] for file in self._used)
+
     def verify_unchanged(self) -> None:
         """Look again, by path, at every file that was used; call this before the commit. Raises StaleSource for all that changed."""
         faults: list[SourceError] = []
@@ -123,7 +131,11 @@ def _open_regular(path: str) -> tuple[int, Fingerprint]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise source_fault(error, path) from error
-    return descriptor, _fingerprint(os.fstat(descriptor))
+    try:
+        return descriptor, _fingerprint(os.fstat(descriptor))
+    except OSError as error:
+        os.close(descriptor)
+        raise source_fault(error, path) from error
 
 
 def _refuse_irregular(path: str, mode: int) -> None:

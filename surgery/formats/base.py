@@ -2,7 +2,7 @@
 
 `locate` recognises a path, `index` turns headers into expressions, `layout` decides (purely) where each byte of an output
 goes, and the layout's `seal` makes headers and indexes out of checksums that only the run can know. A format opens
-nothing by itself; it is handed a `Disk`. A new format is one file beside this one plus its name in `formats/__init__.py`.
+nothing by itself; it is handed a `Disk`. A new format is one file beside this one plus its row in `formats/__init__.py`.
 """
 
 from __future__ import annotations
@@ -128,7 +128,6 @@ class Format(Protocol):
 
     NAME: str
     SUMMARY: str
-    SUFFIXES: tuple[str, ...]
     OPTIONS: frozenset[str]
 
     def locate(self, path: str, disk: Disk) -> str | None:

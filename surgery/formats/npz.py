@@ -18,7 +18,7 @@ from surgery.checksums import crc32_combine
 from surgery.dtypes import numpy_dtype
 from surgery.errors import CorruptFile, KeyCollisionError, PlanError, SourceError, UnsupportedFeature, listed, plural
 from surgery.expr import Expr
-from surgery.formats import npy, zips
+from surgery.formats import npy, suffixes, zips
 from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, ReadAt, refuse_dtypes
 from surgery.tensors import Extent, SourceFile, TensorSpec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "npz"
 SUMMARY = "numpy archive of arrays (.npz), or one array (.npy)"
-SUFFIXES: tuple[str, ...] = (".npz", ".npy")
+_SUFFIXES = suffixes(NAME)
 OPTIONS: frozenset[str] = frozenset()
 
 _INFLATION = 1032
@@ -80,7 +80,7 @@ def locate(path: str, disk: Disk) -> str | None:
     """
     if not disk.is_file(path):
         return None
-    return path if path.endswith(SUFFIXES) or _looks_right(path, disk) else None
+    return path if path.endswith(_SUFFIXES) or _looks_right(path, disk) else None
 
 
 def _looks_right(path: str, disk: Disk) -> bool:

@@ -19,13 +19,14 @@ from typing import Any
 
 from surgery.errors import PlanError, SourceError, listed, plural
 from surgery.expr import Expr
+from surgery.formats import suffixes
 from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes
 from surgery.formats.safetensors_header import CODE_OF, HEADER_LIMIT, corrupt, metadata_of, parse_object, read_header, tensors_of
 from surgery.tensors import SourceFile, TensorSpec
 
 NAME = "safetensors"
 SUMMARY = "safetensors file, or sharded folder with an index"
-SUFFIXES: tuple[str, ...] = (".safetensors",)
+_SUFFIXES = suffixes(NAME)
 OPTIONS = frozenset({"shard_size"})
 
 _INDEX_LIMIT = 1 << 30
@@ -49,7 +50,7 @@ def locate(path: str, disk: Disk) -> str | None:
         return folder if _candidates(folder, disk) else None
     if not disk.is_file(path):
         return None
-    return path if path.endswith((*SUFFIXES, _INDEX_SUFFIX)) or _looks_right(path, disk) else None
+    return path if path.endswith((*_SUFFIXES, _INDEX_SUFFIX)) or _looks_right(path, disk) else None
 
 
 def _looks_right(path: str, disk: Disk) -> bool:
@@ -67,7 +68,7 @@ def _candidates(folder: str, disk: Disk) -> list[str]:
         return indexes
     if _SINGLE_NAME in names:
         return [_SINGLE_NAME]
-    return indexes or [name for name in names if name.endswith(SUFFIXES)]
+    return indexes or [name for name in names if name.endswith(_SUFFIXES)]
 
 
 def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
@@ -194,7 +195,7 @@ def layout(bundle: Bundle) -> Layout:
         return Layout(NAME, folder or ".", (file,), (header,))
     if type(shard_size) is not int or shard_size <= 0:
         raise PlanError(f"`shard_size` is {shard_size!r}", code="bad-option", help="give a size above zero, such as 5GB")
-    if bundle.path.endswith(SUFFIXES):
+    if bundle.path.endswith(_SUFFIXES):
         folder = posixpath.dirname(bundle.path) or "."
         raise PlanError(f"with `shard_size`, `path` is a folder, not {bundle.path}", code="bad-option", help=f"write `path: {folder}`")
     return _layout_shards(bundle, shard_size)

@@ -25,11 +25,10 @@ from surgery.formats.tf_slices import check_tiling, slice_key
 from surgery.formats.tf_table import COPY_AGAIN, has_magic, read_table, shown
 from surgery.tensors import Extent, Fingerprint, SourceFile
 
-__all__ = ["NAME", "OPTIONS", "SUFFIXES", "SUMMARY", "TF_STRING", "TF_VARIANT", "index", "layout", "locate"]
+__all__ = ["NAME", "OPTIONS", "SUMMARY", "TF_STRING", "TF_VARIANT", "index", "layout", "locate"]
 
 NAME = "tf"
 SUMMARY = "TensorFlow V2 checkpoint (PREFIX.index and PREFIX.data-*), also inside a SavedModel"
-SUFFIXES: tuple[str, ...] = ()
 OPTIONS = frozenset({"shard_size", "latest"})
 
 _DATA_FILE = re.compile(r"(?s)(.+)\.data-\d{5,}-of-\d{5,}")

@@ -34,10 +34,7 @@ class _StringCodec:
         """
         import numpy as np
 
-        lengths, at = _lengths(stored, spec)
-        expected, actual = int.from_bytes(stored[at : at + _CHECKSUM_BYTES], "little"), _lengths_checksum(lengths)
-        if expected != actual:
-            raise _corrupt(f"The length checksum does not match: expected {unmask(expected)} but actual is {unmask(actual)}")
+        lengths, at = _checked_lengths(stored, spec)
         at += _CHECKSUM_BYTES
         if at + sum(lengths) > len(stored):
             raise _corrupt("Read less bytes than requested", f"{len(stored):,} stored bytes cannot hold strings of {sum(lengths):,}")
@@ -51,7 +48,7 @@ class _StringCodec:
         """The checksum over the lengths as fixed-width integers, then everything behind them. Raises CorruptFile."""
         import google_crc32c
 
-        lengths, at = _lengths(stored, spec)
+        lengths, at = _checked_lengths(stored, spec)
         stop = at + _CHECKSUM_BYTES + sum(lengths)
         return int(google_crc32c.extend(google_crc32c.value(_fixed_width(lengths)), stored[at:stop]))
 
@@ -107,6 +104,15 @@ def _lengths(stored: bytes, spec: TensorSpec) -> tuple[list[int], int]:
     for _ in range(spec.size):
         length, at = _length(stored, at)
         lengths.append(length)
+    return lengths, at
+
+
+def _checked_lengths(stored: bytes, spec: TensorSpec) -> tuple[list[int], int]:
+    """The lengths and the offset of their checksum, which is looked at first, as TensorFlow does."""
+    lengths, at = _lengths(stored, spec)
+    expected, actual = int.from_bytes(stored[at : at + _CHECKSUM_BYTES], "little"), _lengths_checksum(lengths)
+    if expected != actual:
+        raise _corrupt(f"The length checksum does not match: expected {unmask(expected)} but actual is {unmask(actual)}")
     return lengths, at
 
 

@@ -12,13 +12,35 @@ from functools import partial
 from typing import NamedTuple
 
 from surgery.errors import KeyCollisionError, PlanError, listed, plural
-from surgery.expr import Expr, Stored
+from surgery.expr import Assemble, Expr, Stored
 from surgery.formats import tf_state
 from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, Update, refuse_dtypes
 from surgery.formats.tf_codecs import CODECS, TF_STRING, encode_strings
 from surgery.formats.tf_entries import NUMBERS, Piece, write_entry, write_header
 from surgery.formats.tf_object_graph import GRAPH_KEY, follow, unrestorable
 from surgery.formats.tf_table import write_table
+
+_READ_IN_SLICES = frozenset(
+    [
+        "float32",
+        "float64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "bool",
+        "complex64",
+        "complex128",
+        "qint8",
+        "quint8",
+        "qint32",
+        "bfloat16",
+        "int4",
+        "uint4",
+    ]
+)
+"""The dtypes of which TensorFlow reads a slice of a whole tensor (facts of RestoreV2, checked for float16)."""
 
 
 class _Placed(NamedTuple):
@@ -58,6 +80,7 @@ def layout(bundle: Bundle) -> Layout:
         seal=partial(_seal, f"{name}.index", shards, placed, known_checksums),
         updates=(Update(tf_state.FILE_NAME, partial(tf_state.with_newest, name=name)),) if latest else (),
         stale=partial(_is_stale, name, frozenset(data_names)),
+        codecs=frozenset(codec.name for codec in CODECS.values()),
         notes=_notes(bundle, name),
     )
 
@@ -168,8 +191,11 @@ def _is_stale(prefix: str, current: frozenset[str], name: str) -> bool:
 
 
 def _notes(bundle: Bundle, name: str) -> tuple[str, ...]:
-    graphs = [path for source in bundle.sources.values() for path in source.companions if path.endswith(".meta")]
-    notes = [f"{path} is left out: it describes the graph under the old keys" for path in graphs]
+    notes = []
+    joined = [key for key, expr in bundle.tensors.items() if isinstance(expr, Assemble) and expr.spec.dtype.name not in _READ_IN_SLICES]
+    if joined:
+        dtype = bundle.tensors[joined[0]].spec.dtype.name
+        notes.append(f"{listed(joined)} is whole now, and TensorFlow cannot read slices of {dtype} into partitioned variables")
     if re.search(r"[*?\[\\]", name):
         notes.append(f"TensorFlow takes `{name}` for a file pattern and will not find it")
     lost = unrestorable(bundle)

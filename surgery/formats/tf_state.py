@@ -64,8 +64,9 @@ def write(state: State) -> bytes:
 def with_newest(previous: bytes | None, name: str) -> bytes:
     """The file after a save under `name`: it becomes the newest, whatever stood there before stays as an older one.
 
-    A name that is already listed moves to the end, its timestamp with it. Timestamps that no longer fit the paths in number go,
-    since TensorFlow refuses such a file. A file that cannot be parsed is replaced.
+    A name that is already listed moves to the end, its timestamp with it; a new one gets the timestamp of the newest so far, since the
+    output must not depend on the clock. Timestamps that do not fit the paths in number go, since TensorFlow refuses such a
+    file. A file that cannot be parsed is replaced.
     """
     state = parse(previous) if previous is not None else None
     if state is None:
@@ -73,6 +74,9 @@ def with_newest(previous: bytes | None, name: str) -> bytes:
     paths = state.paths if not state.newest or state.newest in state.paths else (*state.paths, state.newest)
     order = [number for number, path in enumerate(paths) if path != name] + [number for number, path in enumerate(paths) if path == name][:1]
     kept = tuple(paths[number] for number in order)
-    if name in kept and len(state.timestamps) == len(paths):
-        return write(State(name, kept, tuple(state.timestamps[number] for number in order), state.last_preserved))
-    return write(State(name, kept if name in kept else (*kept, name)))
+    if name not in kept:
+        kept = (*kept, name)
+    if not state.timestamps or len(state.timestamps) != len(paths):
+        return write(State(name, kept))
+    stamps = tuple(state.timestamps[number] for number in order)
+    return write(State(name, kept, (*stamps, max(stamps))[: len(kept)], state.last_preserved))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from surgery.dtypes import DTYPES
-from surgery.errors import MismatchError, RecipeError
-from surgery.select import Selector, missing, select, unknown_dtype
+from surgery.dtypes import DTYPES, DType
+from surgery.errors import MismatchError, PlanError, RecipeError, SurgeryError
+from surgery.select import Path, Selector, missing, select, unknown_dtype
 from surgery.steps.base import Model, State, Step
-from surgery.steps.expect import tf_text
+from surgery.steps.expect import tf_shape, tf_text
 from surgery.tasks import Check
+from surgery.tensors import TensorSpec
 
 
 class Close(Model):
@@ -42,40 +43,32 @@ class Assert(Step, Selector):
     def rewrite(self, state: State) -> State:
         chosen = select(self, state)
         state = state._replace(faults=(*state.faults, *chosen.faults))
-        for key in chosen.keys:
-            state = self._facts(state, key)
         for field, other in (("equal_to", self.equal_to), ("close_to", self.close_to.key if self.close_to else None)):
             if other is not None and other not in state.table:
                 at = (field, "key") if field == "close_to" else (field,)
                 return state.fault(missing([other], state, at=at))
+        faults = [fault for key in chosen.keys for fault in self._facts(state, key)]
         checks = [check for key in chosen.keys for check in self._values(state, key)]
-        return state._replace(checks=(*state.checks, *checks))
+        return state._replace(checks=(*state.checks, *checks), faults=(*state.faults, *faults))
 
-    def _facts(self, state: State, key: str) -> State:
-        spec = state.table[key].expr.spec
-        shape = self.shape
-        if shape is not None and (len(shape) != len(spec.shape) or any(want not in (-1, size) for want, size in zip(shape, spec.shape, strict=True))):
-            state = state.fault(
-                MismatchError(
-                    f"Assign requires shapes of both tensors to match. lhs shape= {shape} rhs shape= {list(spec.shape)}",
-                    code="shape-mismatch",
-                    sentence=True,
-                    at=("shape",),
-                    notes=[f"key `{key}`"],
-                    data={"key": key, "wanted": shape, "found": list(spec.shape)},
-                )
-            )
-        if self.dtype is not None and spec.dtype.name != self.dtype:
-            state = state.fault(
-                MismatchError(
-                    f"tensor_name = {key}; expected dtype {tf_text(DTYPES[self.dtype])} does not equal original dtype {tf_text(spec.dtype)}",
-                    code="dtype-mismatch",
-                    sentence=True,
-                    at=("dtype",),
-                    data={"key": key, "wanted": self.dtype, "found": spec.dtype.name},
-                )
-            )
-        return state
+    def _facts(self, state: State, key: str) -> Iterator[SurgeryError]:
+        """What the headers already contradict."""
+        spec = state.table[key].spec
+        if self.shape is not None:
+            yield from _other_shape(key, spec, self.shape, ("shape",))
+        if self.dtype is not None:
+            yield from _other_dtype(key, spec, DTYPES[self.dtype], ("dtype",))
+        if self.equal_to is not None:
+            other = state.table[self.equal_to].spec
+            yield from _other_shape(key, spec, other.shape, ("equal_to",))
+            yield from _other_dtype(key, spec, other.dtype, ("equal_to",))
+            yield from _without_values(key, spec, bool(spec.dtype.numpy), ("equal_to",))
+        if self.close_to is not None:
+            other = state.table[self.close_to.key].spec
+            yield from _other_shape(key, spec, other.shape, ("close_to", "key"))
+            yield from _without_values(key, spec, spec.dtype.computable and other.dtype.computable, ("close_to", "key"))
+        if self.sha256 is not None:
+            yield from _without_values(key, spec, bool(spec.dtype.numpy), ("sha256",))
 
     def _values(self, state: State, key: str) -> Iterator[Check]:
         expr, step, table = state.table[key].expr, state.step, state.table
@@ -88,6 +81,34 @@ class Assert(Step, Selector):
             yield Check("close", step, key, expr, close.key, table[close.key].expr, close.rtol, close.atol)
         if self.sha256 is not None:
             yield Check("sha256", step, key, expr, digest=self.sha256)
+
+
+def _other_shape(key: str, spec: TensorSpec, wanted: Sequence[int], at: Path) -> Iterator[SurgeryError]:
+    if len(wanted) != len(spec.shape) or any(want not in (-1, size) for want, size in zip(wanted, spec.shape, strict=True)):
+        yield MismatchError(
+            f"Assign requires shapes of both tensors to match. lhs shape= {tf_shape(wanted)} rhs shape= {tf_shape(spec.shape)}",
+            code="shape-mismatch",
+            sentence=True,
+            at=at,
+            notes=[f"key `{key}`"],
+            data={"key": key, "wanted": list(wanted), "found": list(spec.shape)},
+        )
+
+
+def _other_dtype(key: str, spec: TensorSpec, wanted: DType, at: Path) -> Iterator[SurgeryError]:
+    if spec.dtype != wanted:
+        yield MismatchError(
+            f"tensor_name = {key}; expected dtype {tf_text(wanted)} does not equal original dtype {tf_text(spec.dtype)}",
+            code="dtype-mismatch",
+            sentence=True,
+            at=at,
+            data={"key": key, "wanted": wanted.name, "found": spec.dtype.name},
+        )
+
+
+def _without_values(key: str, spec: TensorSpec, has_values: bool, at: Path) -> Iterator[SurgeryError]:
+    if not has_values:
+        yield PlanError(f"the values of `{key}` ({spec}) cannot be compared", code="not-computable", at=at, help="leave it out with `except`")
 
 
 STEP = Assert

@@ -5,7 +5,7 @@ A step never sees data and never opens a file: it names what it `reads`, and fin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -21,17 +21,36 @@ from surgery.tensors import TensorSpec
 TEMPLATE_PATTERN = r"\$\{"
 
 
+Rules = tuple[dict[str, Any], ...]
+
+
 class Model(BaseModel):
     """The base of everything that is read from YAML: strict types, unknown words refused, frozen."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=False)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+
+    RULES: ClassVar[Rules] = ()
+    """JSON Schema of what a class demands of its fields together, made of `given` and `absent`; holds for subclasses too."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core))
         for name, field in schema.get("properties", {}).items():
             schema["properties"][name] = or_template(field)
-        return schema
+        if isinstance(schema.get("additionalProperties"), dict):
+            schema["additionalProperties"] = or_template(schema["additionalProperties"])
+        rules = [rule for base in reversed(cls.__mro__) for rule in vars(base).get("RULES", ())]
+        return schema | ({"allOf": rules} if rules else {})
+
+
+def given(*names: str) -> dict[str, Any]:
+    """The schema of a mapping in which all of these fields have a value."""
+    return {"required": list(names), "properties": {name: {"not": {"type": "null"}} for name in names}}
+
+
+def absent(*names: str) -> dict[str, Any]:
+    """The schema of a mapping in which none of these fields has a value."""
+    return {"properties": {name: {"type": "null"} for name in names}}
 
 
 def or_template(schema: dict[str, Any]) -> dict[str, Any]:
@@ -39,9 +58,20 @@ def or_template(schema: dict[str, Any]) -> dict[str, Any]:
     if schema.get("type") == "string" and not {"enum", "const", "pattern"} & set(schema):
         return schema
     about = {"description", "title", "default"}
-    bare = {key: value for key, value in schema.items() if key not in about}
+    bare = {key: value for key, value in within(schema).items() if key not in about}
     described = {key: value for key, value in schema.items() if key in about}
     return {**described, "anyOf": [bare, {"type": "string", "pattern": TEMPLATE_PATTERN}]}
+
+
+def within(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema with `or_template` for the values inside it: list items and values of mappings."""
+    inside: dict[str, Any] = {}
+    for word, value in schema.items():
+        if word in ("items", "additionalProperties") and isinstance(value, dict):
+            inside[word] = or_template(value)
+        else:
+            inside[word] = [within(branch) for branch in value] if word == "anyOf" else value
+    return inside
 
 
 class OneOrMany:
@@ -118,6 +148,10 @@ class State(NamedTuple):
         """This state with one more fault."""
         return self._replace(faults=(*self.faults, error))
 
+    def lost(self, keys: Sequence[str]) -> State:
+        """This state, remembering that the step took these keys away."""
+        return self._replace(dropped=(*self.dropped, Dropped(self.step, tuple(keys)))) if keys else self
+
     def rows(self, table: Table) -> State:
         """This state with another table."""
         return self._replace(table=table)
@@ -129,7 +163,7 @@ class Step(BaseModel):
     Steps written as a mapping derive from `Step` and `Model`, those written as a list from `Step` and pydantic's RootModel.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
     word: ClassVar[str]
 
     def lint(self) -> Iterator[RecipeError]:

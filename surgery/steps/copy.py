@@ -26,8 +26,9 @@ class Rule(NameRule):
         if self.keys is not None:
             return [(key, new) for key, further in self.keys.items() if key in table for new in texts(further) if holds(table[key].expr.spec)]
         pattern, template = self.compiled()
-        pairs = ((key, pattern.substitute(key, template, self.all, clock)) for key in table)
-        return [(key, new) for key, new in pairs if new is not None and holds(table[key].expr.spec)]
+        keys = list(table)
+        pairs = ((keys[position], new) for position, new in pattern.substitutions(keys, template, self.all, clock))
+        return [(key, new) for key, new in pairs if holds(table[key].expr.spec)]
 
 
 class Copy(Step, RootModel[Annotated[list[Rule], Field(min_length=1), OneOrMany()]]):
@@ -64,7 +65,7 @@ class Copy(Step, RootModel[Annotated[list[Rule], Field(min_length=1), OneOrMany(
         state = state._replace(faults=(*state.faults, *faults))
         if clashes:
             raise collision(clashes)
-        return state.rows(table.plus(rows))
+        return state.lost([key for key in rows if key in table]).rows(table.plus(rows))
 
 
 STEP = Copy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -63,7 +63,7 @@ def mismatch(key: str, entry: Entry, wanted: TensorSpec) -> MismatchError | None
     if have.shape != wanted.shape:
         transposed = len(have.shape) == 2 and have.shape == wanted.shape[::-1]
         return MismatchError(
-            f"Assign requires shapes of both tensors to match. lhs shape= {list(wanted.shape)} rhs shape= {list(have.shape)}",
+            f"Assign requires shapes of both tensors to match. lhs shape= {tf_shape(wanted.shape)} rhs shape= {tf_shape(have.shape)}",
             code="shape-mismatch",
             sentence=True,
             notes=[came],
@@ -80,6 +80,11 @@ def mismatch(key: str, entry: Entry, wanted: TensorSpec) -> MismatchError | None
             data={"key": key, "wanted": wanted.dtype.name, "found": have.dtype.name},
         )
     return None
+
+
+def tf_shape(shape: Iterable[int]) -> str:
+    """A shape as TensorFlow's messages write it: no blank behind the comma."""
+    return f"[{','.join(map(str, shape))}]"
 
 
 def tf_text(dtype: DType) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from surgery import formats
 from surgery.errors import RecipeError, near
 from surgery.select import Selector, missing, select
-from surgery.steps.base import Reads, State, Step
+from surgery.steps.base import Reads, Rules, State, Step, absent
 from surgery.steps.naming import collision
 from surgery.table import Entry, Table, Trail
 
@@ -19,6 +19,7 @@ class Load(Step, Selector):
     """Adds a checkpoint's tensors. A key that is already there is an error unless `replace: true`."""
 
     word: ClassVar[str] = "load"
+    RULES: ClassVar[Rules] = ({"anyOf": [absent("var_list"), absent("match", "keys", "where", "except", "count", "at_least")]},)
     path: str = Field(description="a file, a TensorFlow prefix, a sharded folder or its index, a folder with a `checkpoint` file")
     format: str | None = Field(None, description="the format's name where its content does not tell")
     scope: str | None = Field(None, description="put every key under this prefix")
@@ -29,12 +30,14 @@ class Load(Step, Selector):
 
     @model_validator(mode="after")
     def _one_choice(self) -> Self:
-        if self.var_list is not None and self.given():
+        words = (self.match, self.keys, self.where, self.except_, self.count, self.at_least)
+        if self.var_list is not None and any(word is not None for word in words):
             raise ValueError("`var_list` and selecting words exclude each other")
         return self
 
     def lint(self) -> Iterator[RecipeError]:
         yield from self.lint_selector()
+        yield from impossible_path(self.path)
         yield from unknown_format(self.format)
         if self.scope and (self.scope[-1].isalnum() or self.scope[-1] == "_"):
             yield RecipeError(
@@ -64,7 +67,7 @@ class Load(Step, Selector):
             names, chosen = {}, selection.keys
         prefix = self.scope or ""
         kept = loaded.table.only(chosen)
-        table, collisions = kept.rekey({key: prefix + names.get(key, key) for key in kept}, state.step)
+        table, collisions, _ = kept.rekey({key: prefix + names.get(key, key) for key in kept}, state.step)
         clashes = dict(collisions)
         if not self.replace:
             clashes |= {key: (key, table[key].root.key) for key in table if key in state.table}
@@ -72,7 +75,13 @@ class Load(Step, Selector):
             error = collision(clashes)
             error.help = "load one of them under a `scope`, leave it out with `except`, or set `replace: true`"
             raise error
-        return state.rows(state.table.plus(table))
+        return state.lost([key for key in table if key in state.table]).rows(state.table.plus(table))
+
+
+def impossible_path(path: str) -> Iterator[RecipeError]:
+    """The error for a path that no file can have."""
+    if not path or "\0" in path:
+        yield RecipeError("no file can have this path", code="bad-path", at=("path",), help="name a file, a prefix or a folder")
 
 
 def unknown_format(name: str | None) -> Iterator[RecipeError]:

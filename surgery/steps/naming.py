@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from surgery.errors import KeyCollisionError, PlanError, RecipeError, SurgeryError, listed, plural
 from surgery.patterns import Pattern, Template, compile_pattern, compile_template
 from surgery.select import Path, Texts, Where, missing, nothing_matched
-from surgery.steps.base import Model, State
+from surgery.steps.base import Model, Rules, State, absent, given
 
 
 class NameRule(Model):
     """One rule: `match` and `to`, or exact names under `keys`."""
+
+    RULES: ClassVar[Rules] = (
+        {"anyOf": [{"allOf": [given("match", "to"), absent("keys")]}, {"allOf": [given("keys"), absent("match", "to")]}]},
+        {"not": given("count", "at_least")},
+    )
 
     match: str | None = Field(None, description="regular expression searched anywhere in the key")
     to: str | None = Field(None, description="what the match becomes: \\1, \\g<name>, {n+8}")
@@ -30,6 +35,8 @@ class NameRule(Model):
     def _one_form(self) -> Self:
         if (self.keys is None) == (self.match is None) or (self.to is None) != (self.match is None):
             raise ValueError("write either `match` and `to`, or `keys: {old: new}`")
+        if self.count is not None and self.at_least is not None:
+            raise ValueError("`count` and `at_least` exclude each other")
         return self
 
     def lint(self, at: Path) -> Iterator[RecipeError]:

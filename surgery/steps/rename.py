@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field, RootModel
@@ -19,13 +19,12 @@ class Rule(NameRule):
 
     keys: dict[str, str] | None = Field(None, description="old key → new key, exact and simultaneous", min_length=1)
 
-    def renamer(self, clock: Clock) -> Callable[[str], str | None]:
-        """Old name → new name, or None where the rule does not apply."""
+    def changes(self, names: Sequence[str], clock: Clock) -> list[tuple[int, str]]:
+        """The positions of the names that the rule applies to, each with the new name."""
         if self.keys is not None:
-            return self.keys.get
+            return [(position, self.keys[name]) for position, name in enumerate(names) if name in self.keys]
         pattern, template = self.compiled()
-        every = self.all
-        return lambda key: pattern.substitute(key, template, every, clock)
+        return pattern.substitutions(names, template, self.all, clock)
 
 
 class Rename(Step, RootModel[Annotated[list[Rule], Field(min_length=1), OneOrMany()]]):
@@ -39,39 +38,34 @@ class Rename(Step, RootModel[Annotated[list[Rule], Field(min_length=1), OneOrMan
 
     def rewrite(self, state: State) -> State:
         names, faults = apply_rules(self.root, state)
-        table, collisions = state.table.rekey(names, state.step, replace=any(rule.replace for rule in self.root))
-        state = state._replace(table=table, faults=(*state.faults, *faults))
+        table, collisions, replaced = state.table.rekey(names, state.step, replace=any(rule.replace for rule in self.root))
+        state = state._replace(table=table, faults=(*state.faults, *faults)).lost(replaced)
         if collisions:
             raise collision(collisions)
         return state
 
 
 def apply_rules(rules: list[Rule], state: State) -> tuple[dict[str, str], list[SurgeryError]]:
-    """Old key → new key for every key that some rule touches, and the rules that broke their promises."""
-    table, clock = state.table, Clock()
-    names: dict[str, str] = {}
+    """Old key → new key for every key that changes, and the rules that broke their promises."""
+    keys, clock = list(state.table), Clock()
+    names = list(keys)
     faults: list[SurgeryError] = []
     for index, rule in enumerate(rules):
-        rename = rule.renamer(clock)
         holds = rule.where.test() if rule.where else None
-        touched = 0
-        seen: set[str] = set()
         try:
-            for key in table:
-                name = names.get(key, key)
-                new = rename(name)
-                if new is None or (holds and not holds(table[key].expr.spec)):
-                    continue
-                touched += 1
-                seen.add(name)
-                names[key] = new
+            changes = rule.changes(names, clock)
         except TimeoutError:
             raise timed_out(rule.match or "", (index, "match")) from None
         except PlanError as error:
             error.at = error.at or (index, "to")
             raise
-        faults += broken_promises(rule, touched, seen, state, (index,))
-    return names, faults
+        if holds:
+            changes = [change for change in changes if holds(state.table[keys[change[0]]].expr.spec)]
+        present = {names[position] for position, _ in changes} if rule.keys else ()
+        for position, name in changes:
+            names[position] = name
+        faults += broken_promises(rule, len(changes), present, state, (index,))
+    return {key: name for key, name in zip(keys, names, strict=True) if key != name}, faults
 
 
 STEP = Rename

@@ -11,7 +11,7 @@ from surgery import formats
 from surgery.errors import RecipeError
 from surgery.select import Selector, Size, select
 from surgery.steps.base import Output, State, Step
-from surgery.steps.load import unknown_format
+from surgery.steps.load import impossible_path, unknown_format
 from surgery.units import parse_size
 
 
@@ -30,11 +30,12 @@ class Save(Step, Selector):
 
     def format_name(self) -> str | None:
         """The format, from the field or from the path's suffix."""
-        return self.format or next((name for name in formats.NAMES if self.path.endswith(formats.by_name(name).SUFFIXES or ("\0",))), None)
+        return self.format or formats.by_suffix(self.path)
 
     def lint(self) -> Iterator[RecipeError]:
         yield from self.lint_selector()
         yield from unknown_format(self.format)
+        yield from impossible_path(self.path)
         name = self.format_name()
         if name is None:
             yield RecipeError(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from surgery.errors import PlanError, RecipeError, plural
 from surgery.select import Selector, Texts, placed, select, texts
-from surgery.steps.base import Model, State, Step
+from surgery.steps.base import Model, Rules, State, Step, absent, given
 from surgery.steps.naming import collision
 
 
@@ -24,6 +24,12 @@ class Scope(Step, Selector):
     """Puts a prefix on, takes prefixes off, or exchanges one. Keys without the prefix stay as they are."""
 
     word: ClassVar[str] = "scope"
+    RULES: ClassVar[Rules] = (
+        {"anyOf": [given("add"), given("strip"), given("from", "to"), given("separator")]},
+        {"anyOf": [given("from", "to"), absent("from", "to")]},
+        {"anyOf": [absent("strip", "from"), absent("add", "from"), absent("add", "strip")]},
+        {"anyOf": [given("strip"), {"properties": {"repeat": {"not": {"const": True}}}}]},
+    )
     add: str | None = Field(None, description="the prefix to put on, with its separator: encoder/")
     strip: Texts | None = Field(None, description="prefix to take off, or a list: each once, in order, at the front")
     repeat: bool = Field(False, description="take `strip` off until none is left")
@@ -60,7 +66,7 @@ class Scope(Step, Selector):
             return state._replace(faults=(*state.faults, *chosen.faults))
         names = {key: self._renamed(key) for key in chosen.keys}
         state = self._expect_prefixes(state, chosen.keys)
-        table, collisions = state.table.rekey(names, state.step)
+        table, collisions, _ = state.table.rekey(names, state.step)
         if collisions:
             raise collision(collisions)
         return state.rows(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from surgery.dtypes import DTYPES
 from surgery.errors import RecipeError
 from surgery.expr import Expr
 from surgery.select import Path, Selector, select, unknown_dtype
-from surgery.steps.base import Model, Reads, State, Step, Wanted
+from surgery.steps.base import Model, Reads, Rules, State, Step, Wanted, absent, given
 from surgery.table import Entry, Table, Trail
 from surgery.tensors import TensorSpec
 
@@ -39,6 +39,8 @@ class Blank(Expr):
 
 class Targets(Step, Selector):
     """A target spec: another checkpoint (headers only), or variables spelled out."""
+
+    RULES: ClassVar[Rules] = ({"anyOf": [{"allOf": [given("like"), absent("variables")]}, {"allOf": [given("variables"), absent("like")]}]},)
 
     like: str | None = Field(None, description="a checkpoint, an index, or a YAML file with `variables:`")
     variables: dict[str, Variable] | None = Field(None, min_length=1, description="key → {shape, dtype, init}")
@@ -70,8 +72,6 @@ class Targets(Step, Selector):
 
     def select_wanted(self, state: State, wanted: Mapping[str, Wanted]) -> Mapping[str, Wanted]:
         """The selected part of a target spec."""
-        if not self.given() and self.except_ is None:
-            return wanted
         rows = {key: Entry(Blank(target.spec or NO_SPEC), Trail(state.step, key)) for key, target in wanted.items()}
         chosen = select(self, state.rows(Table(rows)))
         if chosen.faults:
