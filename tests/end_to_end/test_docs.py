@@ -1,0 +1,165 @@
+"""Every fenced block of the pages is run, and every table in them that lists something is compared with the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from docs_runner import NOT_RUN, REPOSITORY, BlockError, agrees, blocks, run_page, run_surgery
+
+from surgery.dtypes import DTYPES
+from surgery.files import faults
+from surgery.formats import npy, safetensors_header, tf_entries
+
+PAGES = [*(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_does_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    run_page(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    targets = [target for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_commands_that_are_not_run_exist() -> None:
+    rules = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for command in NOT_RUN:
+        word, *arguments = command.split()
+        if word == "make":
+            assert set(arguments) <= rules, command
+        elif word == "python":
+            assert (REPOSITORY / arguments[0]).is_file(), command
+        else:
+            assert command in (".ci/run", "pip install .")
+    assert (REPOSITORY / ".ci/run").is_file()
+
+
+def test_ci_runs_the_tests_then_those_against_the_reference_implementations() -> None:
+    lines = (REPOSITORY / ".ci/run").read_text().splitlines()
+    assert [line for line in lines if line.startswith("make")] == ["make test", "make test-peers"]
+
+
+def test_the_readme_lists_each_command() -> None:
+    from surgery.cli.app import app
+
+    readme = (REPOSITORY / "README.md").read_text()
+    table = readme[readme.index("| command |") : readme.index("- `-p NAME=VALUE`")]
+    told = [word for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for word in re.findall(r"`([a-z]+)", row)]
+    assert sorted(told) == sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
+
+
+def test_the_readme_tells_the_default_of_memory() -> None:
+    from surgery.api import DEFAULT_MEMORY
+
+    assert "512 MiB by default" in (REPOSITORY / "README.md").read_text()
+    assert DEFAULT_MEMORY == 512 * 1024 * 1024
+
+
+def test_the_demo_ends_with_a_missing_key_and_leaves_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with chdir(tmp_path):
+        text, code = run_surgery(["demo", str(folder)])
+    assert code == 0
+    assert text.count("(exit code ") == 1
+    assert "\nKey bert/pooler/dense/kernel not found in checkpoint\n\t [[{{step expect}} = steps[1] at broken.yaml:4:5]]\n" in text
+    assert sorted(path.name for path in folder.iterdir()) == ["broken.yaml", "fit.yaml", "fitted", "make.yaml", "pretrained"]
+    assert [path.name for path in (folder / "fitted").iterdir()] == ["model.safetensors"]
+
+
+def test_the_page_of_steps_is_what_the_models_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_steps", REPOSITORY / "docs" / "make_steps.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (REPOSITORY / "docs" / "steps.md").read_text() == module.page(), "run `python docs/make_steps.py`"
+
+
+def test_the_page_of_formats_lists_each_dtype_with_the_formats_that_hold_it() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S*) \| (\S*) \| (\S*) \|$", (REPOSITORY / "docs" / "formats.md").read_text(), re.MULTILINE)
+    held = {name: (name in tf_entries.NUMBERS, dtype in safetensors_header.CODE_OF, dtype in npy.CODE_OF) for name, dtype in DTYPES.items()}
+    assert {name: tuple(mark == "yes" for mark in marks) for name, *marks in rows} == held
+
+
+def test_the_page_of_errors_lists_each_code_and_no_other() -> None:
+    listed = re.findall(r"^\| `([a-z0-9-]+)` \|", (REPOSITORY / "docs" / "errors.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(set(listed))
+    assert set(listed) == _codes_in_use()
+
+
+def _codes_in_use() -> set[str]:
+    """Codes in keyword arguments, assignments and defaults of parameters, and those of the table of system errors."""
+    codes = {"storage", *(code for code, _ in faults._FAULTS.values())}
+    for path in (REPOSITORY / "surgery").rglob("*.py"):
+        for value in _code_expressions(ast.parse(path.read_text())):
+            codes |= {node.value for node in ast.walk(value) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return codes - {""}
+
+
+def _code_expressions(tree: ast.AST) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            yield from (node.value for target in node.targets if getattr(target, "id", "") in ("code", "default_code"))
+        elif isinstance(node, ast.arguments):
+            yield from (default for argument, default in zip(node.kwonlyargs, node.kw_defaults, strict=True) if argument.arg == "code" and default)
+        elif isinstance(node, ast.keyword) and node.arg == "code":
+            yield node.value
+
+
+def test_the_runner_sees_a_wrong_output(tmp_path: Path) -> None:
+    with pytest.raises(BlockError, match=r"page\.md:2: \$ surgery --version\n--- the page says"):
+        run_page(_page(tmp_path, "```console\n$ surgery --version\nsurgery 0\n```\n"), tmp_path)
+
+
+def test_the_runner_sees_a_wrong_exit_code(tmp_path: Path) -> None:
+    with pytest.raises(BlockError, match="exit code 2"):
+        run_page(_page(tmp_path, "```console\n$ surgery steps nothing\n…\n…\n```\n"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nno language\n```\n",
+        "```bash\nls\n```\n",
+        "```console\n$ curl example.org\n```\n",
+        "```console\n$ make test\npassed\n```\n",
+        "```yaml\nsurgery: 1\nsteps: [{nonsense: {}}]\n```\n",
+        "<!-- skip -->\n```yaml\na: 1\n```\n",
+        "<!-- broken: a.yaml -->\n```yaml\nsurgery: 1\nsteps: [{load: {path: a}}]\n```\n",
+        "```python\nassert 1 == 2\n```\n",
+        "```python\n>>> 1 + 1\n3\n```\n",
+        "```python\nprint(1)\n```\n<!-- prints -->\n```text\n2\n```\n",
+        "```text\n$ surgery --version\n```\n",
+        "```text\nnever closed\n",
+        "<!-- fragment -->\nno block\n",
+        "<!-- setup: mv a b -->\n",
+    ],
+)
+def test_the_runner_passes_over_nothing(text: str, tmp_path: Path) -> None:
+    with pytest.raises(BlockError):
+        run_page(_page(tmp_path, text), tmp_path)
+
+
+def test_a_placeholder_stands_for_anything_within_a_line() -> None:
+    assert agrees("done … s\nend\n", "done 0.10 s\nend\n")
+    assert not agrees("done …\n", "done 0.10 s\nend\n")
+
+
+def test_the_runner_tells_blocks_with_their_lines() -> None:
+    page = "# Title\n\n<!-- file: a.yaml -->\n```yaml\nx: 1\n```\n\n- item\n  ```text\n  y\n  ```\n"
+    assert [(block.line, block.language, block.notes) for block in blocks(page)] == [(5, "yaml", ("file: a.yaml",)), (10, "text", ())]
+
+
+def _page(folder: Path, text: str) -> Path:
+    path = folder / "page.md"
+    path.write_text(text)
+    return path
