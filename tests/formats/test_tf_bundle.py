@@ -570,12 +570,6 @@ def test_stale_files_are_older_shards_and_the_graph(tmp_path: Path) -> None:
         assert not stale(name)
 
 
-def test_a_source_graph_is_left_out_with_a_note(tmp_path: Path) -> None:
-    source = open_bundle(DATA / "article" / "two_scalars")
-    layout = tf_bundle.layout(bundle(f"{tmp_path}/m", source.tensors)._replace(sources={source.location: source}))
-    assert layout.notes == (f"{source.location}.meta is left out: it describes the graph under the old keys",)
-
-
 def test_the_name_of_the_state_file_is_taken(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="'latest_filename' collides with 'save_path': 'checkpoint' and 'checkpoint'"):
         tf_bundle.layout(bundle("checkpoint", two(tmp_path)))

@@ -89,8 +89,14 @@ def test_timestamps_move_with_their_path() -> None:
     assert parse(with_newest(TIMED, "ckpt-1")) == State("ckpt-1", ("ckpt-2", "ckpt-1"), (1795354342.7496362, 1795354342.733807), 1795354341.6954565)
 
 
-def test_timestamps_go_where_they_no_longer_fit_in_number() -> None:
-    assert parse(with_newest(TIMED, "new")) == State("new", ("ckpt-1", "ckpt-2", "new"))
+def test_a_new_save_beside_timed_ones_gets_the_newest_timestamp() -> None:
+    stamps = (1795354342.733807, 1795354342.7496362, 1795354342.7496362)
+    assert parse(with_newest(TIMED, "new")) == State("new", ("ckpt-1", "ckpt-2", "new"), stamps, 1795354341.6954565)
+
+
+def test_timestamps_go_where_they_do_not_fit_in_number() -> None:
+    odd = TIMED + b"all_model_checkpoint_timestamps: 1\n"
+    assert parse(with_newest(odd, "new")) == State("new", ("ckpt-1", "ckpt-2", "new"))
 
 
 def test_a_file_that_is_no_state_is_replaced() -> None:

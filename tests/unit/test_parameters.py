@@ -1,0 +1,123 @@
+import json
+from typing import Any
+
+import pytest
+
+from surgery.errors import SurgeryError
+from surgery.located import parse
+from surgery.parameters import resolve
+
+
+def resolved(schemas: Any, given: Any = None, texts: Any = None, *, required: bool = True) -> tuple[dict[str, Any], list[SurgeryError]]:
+    document = parse(json.dumps({"params": schemas}), "r.yaml")
+    values, _, faults = resolve(schemas, given or {}, texts or {}, document, required=required)
+    return values, faults
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "3", "3"),
+        ({"type": "integer"}, "3", 3),
+        ({"type": "number"}, "3", 3),
+        ({"type": "number"}, "1e3", 1000.0),
+        ({"type": "boolean"}, "true", True),
+        ({"type": "array"}, "[1, 2]", [1, 2]),
+        ({"type": "object"}, '{"a": 1}', {"a": 1}),
+        ({"type": ["string", "integer"]}, "3", "3"),
+        ({"type": ["integer", "null"]}, "null", None),
+        ({"enum": ["a", 3]}, "a", "a"),
+        ({"enum": ["a", 3]}, "3", 3),
+        ({}, "3", "3"),
+        ({"type": "string"}, "", ""),
+    ],
+)
+def test_text_from_the_command_line(schema: Any, text: str, value: Any) -> None:
+    values, faults = resolved({"p": schema}, texts={"p": text})
+    assert faults == []
+    assert values == {"p": value}
+    assert type(values["p"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "says"),
+    [
+        ({"type": "integer"}, "3", "\"3\" is not of type 'integer'"),
+        ({"type": "integer"}, True, "true is not of type 'integer'"),
+        ({"type": "integer"}, 1.5, "1.5 is not of type 'integer'"),
+        ({"type": "boolean"}, 1, "1 is not of type 'boolean'"),
+        ({"type": "string"}, None, "null is not of type 'string'"),
+        ({"type": "integer", "minimum": 1}, 0, "0 is less than the minimum of 1"),
+        ({"enum": ["a", "b"]}, "c", "'c' is not one of ['a', 'b']"),
+        ({"type": "array", "items": {"type": "string"}}, ["a", 1], "1 is not of type 'string'"),
+        ({"type": "string", "pattern": "^a"}, "b", "'b' does not match '^a'"),
+    ],
+)
+def test_a_value_that_does_not_fit(schema: Any, value: Any, says: str) -> None:
+    _, faults = resolved({"p": schema}, {"p": value})
+    assert [fault.code for fault in faults] == ["bad-param"]
+    assert faults[0].title == f"the parameter `p`: {says}"
+
+
+@pytest.mark.parametrize("value", [3, 3.0])
+def test_a_whole_float_is_an_integer_as_json_schema_says(value: Any) -> None:
+    assert resolved({"p": {"type": "integer"}}, {"p": value}) == ({"p": value}, [])
+
+
+def test_given_values_win_over_defaults_and_texts_over_both() -> None:
+    schemas = {
+        "a": {"type": "string", "default": "default"},
+        "b": {"type": "string", "default": "default"},
+        "c": {"type": "string", "default": "default"},
+    }
+    values, faults = resolved(schemas, {"b": "file", "c": "file"}, {"c": "line"})
+    assert faults == []
+    assert values == {"a": "default", "b": "file", "c": "line"}
+
+
+def test_a_default_is_checked_too() -> None:
+    assert [fault.code for fault in resolved({"p": {"type": "integer", "default": "x"}})[1]] == ["bad-param"]
+
+
+def test_a_parameter_without_a_value_is_a_fault_unless_linting() -> None:
+    assert [fault.code for fault in resolved({"p": {"type": "string"}})[1]] == ["missing-param"]
+    assert resolved({"p": {"type": "string"}}, required=False) == ({}, [])
+
+
+def test_an_unknown_parameter_has_a_suggestion() -> None:
+    _, faults = resolved({"source": {"default": 1}}, {"sorce": 2})
+    assert [(fault.code, fault.help) for fault in faults] == [("unknown-param", "did you mean `source`?")]
+
+
+def test_all_faults_come_together() -> None:
+    _, faults = resolved({"a": {"type": "string"}, "b": {"type": "integer"}}, {"b": "x", "c": 1})
+    assert sorted(fault.code for fault in faults) == ["bad-param", "missing-param", "unknown-param"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "intger"}, "'intger' is not valid"),
+        ({"pattern": "^(a+)+$"}, "could take forever"),
+        ({"properties": {"x": {"pattern": "("}}}, "'(' is not a 'regex'"),
+        ({"patternProperties": {"(a+)+$": {}}}, "could take forever"),
+        ({"$ref": "file:///etc/passwd"}, "references to other documents are not followed"),
+        ({"items": {"$ref": "http://example.com/s.json"}}, "references to other documents are not followed"),
+    ],
+)
+def test_a_schema_that_is_refused(schema: Any, says: str) -> None:
+    _, faults = resolved({"p": schema}, {"p": "a"})
+    assert [fault.code for fault in faults] == ["bad-schema"]
+    assert says in faults[0].title
+
+
+def test_a_reference_within_a_schema_is_followed() -> None:
+    schema = {"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}
+    assert resolved({"p": schema}, {"p": [1, 2]}) == ({"p": [1, 2]}, [])
+    assert [fault.code for fault in resolved({"p": schema}, {"p": ["x"]})[1]] == ["bad-param"]
+
+
+def test_patterns_are_told_by_their_format() -> None:
+    schemas = {"p": {"type": "string", "format": "regex", "default": "a+"}, "q": {"type": "string", "default": "a+"}}
+    _, patterns, _ = resolve(schemas, {}, {}, parse("{}", "r.yaml"), required=True)
+    assert patterns == {"p"}
