@@ -7,9 +7,10 @@ from os import PathLike, cpu_count, environ, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from surgery.errors import NotFoundError, RecipeError, SurgeryError
-from surgery.expr import Expr, Read, evaluate, whole
+from surgery.expr import Expr, Read, evaluate
 from surgery.files import LocalDisk, Sources
 from surgery.formats.base import Indexed
+from surgery.regions import whole
 from surgery.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class LazyTensor:
             UnsupportedFeature: the type has no array form.
         """
         from surgery.errors import UnsupportedFeature
-        from surgery.execute import verified_read
+        from surgery.verify import verified_read
 
         try:
             return evaluate(self.expr, whole(self.shape), verified_read(self.key, self.expr, self._read))

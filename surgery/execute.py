@@ -11,25 +11,23 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from surgery import files
 from surgery.checksums import COMBINE, EXTEND
 from surgery.commit import Staging
 from surgery.errors import ApplyError, CorruptFile, listed
-from surgery.expr import Expr, Read, Region, Stored, blocks, evaluate, whole
-from surgery.tasks import Check, Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, Piece, Task, VerifyExtent
+from surgery.expr import evaluate
+from surgery.tasks import Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, Piece, Task, VerifyExtent
 from surgery.tensors import Extent, SourceFile
-
-if TYPE_CHECKING:
-    from surgery.expr import Array
+from surgery.value_checks import check_values
+from surgery.verify import checksum_fault, stored_checksum, verified_read
 
 Progress = Callable[[int], None]
 """Called with the number of bytes done since the last call, from any thread."""
 
 _OLD_STATE_BYTES = 16 << 20
 _VERIFY_STEP = 4 << 20
-_CHECK_BYTES = 16 << 20
 
 
 class OutputReport(NamedTuple):
@@ -188,50 +186,6 @@ def _has_to_pass(piece: Piece, stored_kind: str, kind: str) -> bool:
     return kind != (stored_kind if piece.expected is not None else "")
 
 
-def checksum_fault(key: str, file: SourceFile, start: int, nbytes: int, stored: int, computed: int) -> CorruptFile:
-    """The error for bytes that are not those the checksum was taken of, in the source format's own words."""
-    sentence = file.checksum_fault or "{nbytes} bytes: Checksum does not match: stored {stored} vs. calculated {computed}"
-    return CorruptFile(
-        sentence.format(nbytes=nbytes, stored=stored, computed=computed),
-        code="checksum",
-        sentence=bool(file.checksum_fault),
-        notes=[_place_of(key, file, start, nbytes)],
-        help="the source is damaged or still being written; copy it again. Nothing was written to the target",
-        data={"key": key, "file": file.path, "start": start, "stop": start + nbytes},
-    )
-
-
-def verified_read(key: str, expr: Expr, read: Read) -> Read:
-    """A `read` that verifies stored checksums of tensors that are read whole."""
-    stored = {(leaf.extent.file, leaf.extent.start, leaf.extent.stop): leaf.extent for leaf in expr.leaves() if isinstance(leaf, Stored)}
-
-    def checked(file: SourceFile, start: int, stop: int) -> bytes | memoryview:
-        data = read(file, start, stop)
-        extent = stored.get((file, start, stop))
-        if extent is not None and extent.checksum is not None:
-            computed = stored_checksum(key, extent, data)
-            if computed != extent.checksum:
-                raise checksum_fault(key, file, start, extent.nbytes, extent.checksum, computed)
-        return data
-
-    return checked
-
-
-def stored_checksum(key: str, extent: Extent, stored: bytes | memoryview) -> int:
-    """The checksum of a stored tensor's bytes, taken as its format takes it. Raises CorruptFile where its encoding is damaged."""
-    if extent.codec is None:
-        return EXTEND[extent.file.checksum_kind](stored, 0)
-    try:
-        return extent.codec.checksum(bytes(stored), extent.spec)
-    except CorruptFile as fault:
-        fault.notes = (_place_of(key, extent.file, extent.start, extent.nbytes), *fault.notes)
-        raise
-
-
-def _place_of(key: str, file: SourceFile, start: int, nbytes: int) -> str:
-    return f"key {key}, {file.path}, bytes {start:,} to {start + nbytes:,}"
-
-
 def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Progress = lambda nbytes: None) -> Report:
     """Write all outputs of a plan, each complete or not at all.
 
@@ -249,7 +203,7 @@ def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Prog
                 staging.create(file.name, file.size or 0)
         tasks = sorted((task for output in plan.outputs for task in output.tasks), key=lambda task: isinstance(task, VerifyExtent))
         try:
-            _in_parallel([*(_bound(run.do, task) for task in tasks), *(_bound(_check, check, sources) for check in plan.checks)], jobs)
+            _in_parallel([*(_bound(run.do, task) for task in tasks), *(_bound(check_values, check, sources.read) for check in plan.checks)], jobs)
         except CorruptFile:
             sources.verify_unchanged()  # a file that was changed meanwhile is not called damaged
             raise
@@ -345,69 +299,3 @@ def _companion(companion: Companion) -> bytes:
     if not isinstance(fields, dict):
         raise ApplyError(f"{companion.path} is no JSON object, so it cannot be edited", code="bad-companion")
     return (json.dumps(fields | dict(companion.edit), indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _check(check: Check, sources: files.Sources) -> None:
-    """A demand of `assert` on values. Raises ApplyError with the first position that breaks it."""
-    import hashlib
-
-    import numpy as np
-
-    digest = hashlib.sha256()
-    for region in _regions(check.expr):
-        values = evaluate(check.expr, region, sources.read)
-        if check.kind == "finite":
-            _demand(check, region, np.isfinite(_wide(values)), values, "is not finite")
-        elif check.kind == "equal":
-            assert check.other is not None
-            other = evaluate(check.other, region, sources.read)
-            same = values == other if values.dtype == object else _bits(values) == _bits(other)
-            _demand(check, region, same, values, f"differs from `{check.other_key}`")
-        elif check.kind == "close":
-            assert check.other is not None
-            first, second = _wide(values), _wide(evaluate(check.other, region, sources.read))
-            near = np.isclose(first, second, rtol=check.rtol, atol=check.atol)
-            _demand(check, region, near, values, f"is not close to `{check.other_key}`")
-        elif values.dtype == object:
-            digest.update(b"".join(values.reshape(-1).tolist()))
-        else:
-            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
-    if check.kind == "sha256" and digest.hexdigest() != check.digest:
-        raise _broken(check, f"has sha256 {digest.hexdigest()}, not {check.digest}")
-
-
-def _regions(expr: Expr) -> list[Region]:
-    return list(blocks(expr, _CHECK_BYTES)) if expr.spec.dtype.itemsize else [whole(expr.spec.shape)]
-
-
-def _wide(values: Array) -> Array:
-    """Values in a type numpy can test: the small floats have no isfinite of their own everywhere."""
-    import numpy as np
-
-    return values if values.dtype.kind in "fc" and values.dtype.itemsize >= 4 else values.astype(np.float64)
-
-
-def _bits(values: Array) -> Array:
-    import numpy as np
-
-    flat = np.ascontiguousarray(values)
-    return flat.reshape(*flat.shape, 1).view(np.uint8).reshape(*flat.shape, flat.dtype.itemsize).view(f"V{flat.dtype.itemsize}")[..., 0]
-
-
-def _demand(check: Check, region: Any, holds: Array, values: Array, what: str) -> None:
-    import numpy as np
-
-    if bool(np.all(holds)):
-        return
-    inside = np.unravel_index(int(np.argmin(np.asarray(holds).reshape(-1))), values.shape) if values.shape else ()
-    where = [int(index) + start for index, (start, _) in zip(inside, region, strict=True)]
-    raise _broken(check, f"{what}: value {values[inside]} at {where}")
-
-
-def _broken(check: Check, what: str) -> ApplyError:
-    return ApplyError(
-        f"`{check.key}` {what}",
-        code="assert",
-        help="nothing was written; look at the values with `surgery inspect --key`",
-        data={"key": check.key, "check": check.kind, "step": check.step},
-    )

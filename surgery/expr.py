@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from surgery.dtypes import numpy_dtype
+from surgery.regions import Region, extent_of, runs_of, whole
 from surgery.tensors import Extent, SourceFile, TensorSpec
 
 if TYPE_CHECKING:
@@ -22,23 +23,12 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
-Region = tuple[tuple[int, int], ...]
 Read = Callable[[SourceFile, int, int], "bytes | memoryview"]
 
 _SMALL_GAP = 16 << 10
 """Runs that lie closer together than this are read as one: a system call costs more than the bytes."""
 _READ_AT_ONCE = 4 << 20
 """The most bytes that runs are joined to."""
-
-
-def whole(shape: tuple[int, ...]) -> Region:
-    """The region that covers a tensor of this shape."""
-    return tuple((0, size) for size in shape)
-
-
-def extent_of(region: Region) -> tuple[int, ...]:
-    """The shape of a region."""
-    return tuple(stop - start for start, stop in region)
 
 
 class Expr:
@@ -108,23 +98,6 @@ class Stored(Expr):
             word = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
             flat = flat.view(f"u{word}").byteswap().view(np.uint8)
         return flat.view(dtype).reshape(extent_of(region))
-
-
-def runs_of(shape: tuple[int, ...], region: Region) -> tuple[int, list[int]]:
-    """A region of a C-order array as contiguous runs: elements per run, and the element offset of each."""
-    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    split = len(shape)
-    while split > 0 and region[split - 1] == (0, shape[split - 1]):
-        split -= 1
-    if split == 0:
-        return prod(shape), [0]
-    axis = split - 1
-    length = (region[axis][1] - region[axis][0]) * strides[axis]
-    starts = [region[axis][0] * strides[axis]]
-    for outer in range(axis - 1, -1, -1):
-        low, high = region[outer]
-        starts = [index * strides[outer] + rest for index in range(low, high) for rest in starts]
-    return length, starts
 
 
 def _gather(extent: Extent, region: Region, read: Read) -> Array:

@@ -21,7 +21,7 @@ from surgery.tensors import TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-    from surgery.expr import Region
+    from surgery.regions import Region
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -238,7 +238,7 @@ def _positions(shape: tuple[int, ...], region: Region) -> Iterator[Array]:
     """The C-order positions of a region's elements in a tensor of this shape, in pieces of about `_PIECE`."""
     import numpy as np
 
-    from surgery.expr import runs_of
+    from surgery.regions import runs_of
 
     length, first = runs_of(shape, region)
     starts, at_once = np.array(first, np.uint64), max(1, _PIECE // length)

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from surgery.expr import Expr, Region
+from surgery.expr import Expr
 from surgery.formats.base import Layout
+from surgery.regions import Region
 from surgery.tensors import Codec, Extent, SourceFile, TensorSpec
 
 

@@ -12,17 +12,18 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "surgery"
 
 LAYERS = [
-    "errors arithmetic keys units dtypes randomness checksums yaml_faults",
-    "tensors located patterns casting",
-    "expr initializers template parameters files",
+    "errors arithmetic keys units dtypes randomness regions checksums yaml_faults",
+    "tensors located pattern_facts casting",
+    "patterns initializers",
+    "replacement expr template parameters files",
     "commit table formats.base",
-    "tasks formats",
+    "tasks formats verify",
     "steps.base",
     "select",
     "steps.naming steps.targets",
     "steps",
-    "recipe execute",
-    "probe logical",
+    "recipe value_checks cutting companions",
+    "probe logical execute",
     "physical",
     "report",
     "api schema",
@@ -35,10 +36,7 @@ LAYERS = [
 A package's name stands for its modules that are not named elsewhere. What only type checkers read does not count.
 """
 
-NEIGHBOURS = {
-    ("expr", "initializers"): "a fill computes its values with them",
-    ("initializers", "expr"): "values of a region need the order of its elements",
-}
+NEIGHBOURS: dict[tuple[str, str], str] = {}
 MAKE_FILES = {"cli.demo": {"os", "tempfile"}, "cli.frame": {"os"}, "api": {"os"}}
 """Modules outside `files` that may import something that touches storage, and for what: a demo's folder, /dev/null, `fspath`."""
 

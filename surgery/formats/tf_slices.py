@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from surgery.errors import CorruptFile, UnsupportedFeature
-from surgery.expr import Region
+from surgery.regions import Region
 
 _MOST_COMPARISONS = 20_000_000
 _SAVE_AGAIN = "the checkpoint was put together wrongly; save it again"

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from surgery.errors import KeyCollisionError, PlanError, RecipeError, SurgeryError, listed, plural
-from surgery.patterns import Pattern, Template, compile_pattern, compile_template
+from surgery.patterns import Pattern, compile_pattern
+from surgery.replacement import Template, compile_template
 from surgery.select import Path, Texts, Where, missing, nothing_matched
 from surgery.steps.base import Model, Rules, State, absent, given
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from disk import FolderDisk
 
 from surgery.errors import CorruptFile
-from surgery.expr import Expr, Stored, evaluate, whole
+from surgery.expr import Expr, Stored, evaluate
 from surgery.formats.base import Layout
+from surgery.regions import whole
 from surgery.tensors import Extent, SourceFile, TensorSpec
 
 

@@ -17,7 +17,7 @@ from executor import RawFile, content, execute
 
 from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, KeyCollisionError, PlanError, SourceError, UnsupportedFeature
-from surgery.expr import Assemble, Expr, Stored, evaluate, whole
+from surgery.expr import Assemble, Expr, Stored, evaluate
 from surgery.formats import tf_bundle
 from surgery.formats.base import Indexed, Layout, Origin
 from surgery.formats.tf_bundle import TF_STRING, TF_VARIANT
@@ -26,6 +26,7 @@ from surgery.formats.tf_entries import NUMBERS
 from surgery.formats.tf_messages_pb2 import BundleEntry, BundleHeader
 from surgery.formats.tf_slices import Slice, check_tiling, slice_key
 from surgery.formats.tf_table import mask, read_table, write_table
+from surgery.regions import whole
 from surgery.tensors import Extent, SourceFile, TensorSpec
 
 DATA = Path(__file__).parents[1] / "data" / "tf"

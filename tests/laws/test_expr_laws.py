@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from surgery import casting, initializers
 from surgery.dtypes import DTYPES, numpy_dtype
-from surgery.expr import Assemble, Cast, Expr, Fill, Stored, Transpose, blocks, evaluate, extent_of, whole, working_bytes
+from surgery.expr import Assemble, Cast, Expr, Fill, Stored, Transpose, blocks, evaluate, working_bytes
+from surgery.regions import extent_of, whole
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
 
 INTEGERS = ["bool", "int8", "uint8", "int4", "int16", "uint32", "int64"]

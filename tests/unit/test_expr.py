@@ -1,8 +1,9 @@
 import numpy as np
 
 from surgery.dtypes import DTYPES
-from surgery.expr import Assemble, Cast, Fill, Stored, Transpose, blocks, evaluate, runs_of, whole, working_bytes
+from surgery.expr import Assemble, Cast, Fill, Stored, Transpose, blocks, evaluate, working_bytes
 from surgery.initializers import parse
+from surgery.regions import runs_of, whole
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
 
 FILE = SourceFile("memory", Fingerprint(0, 0, 0, 0))

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgery.errors import PlanError, RecipeError
-from surgery.patterns import Clock, compile_pattern, compile_template
+from surgery.patterns import Clock, compile_pattern
+from surgery.replacement import compile_template
 
 
 def renamed(key: str, match: str, to: str, every: bool = False) -> str | None:
@@ -156,3 +157,24 @@ def test_an_expired_clock_stops_a_walk_over_many_keys() -> None:
     clock = Clock(-1.0)
     with pytest.raises(TimeoutError):
         [pattern.search(f"k{number}", clock) for number in range(5000)]
+
+
+PLAIN = ["a", "^a", "a$", "^", "$", "a/b", r"a\.b", r"^a\.", r"\.b$", r"\$", r"a\$", r"^\^", r"\\", r"a\\", "-", "a b", "é$", "a#"]
+ODD_KEYS = ["", "a", "aa", "a.b", "a/b", "ba", "a$", "^a", "\\", "a\\", "x$", "$", "é", "a b", "aéa", ".b", "-", "a.b.a.b", "a#a", "a\n", "\n"]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+@pytest.mark.parametrize("to", ["", "X", "a", "{{"])
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("keys", [ODD_KEYS, [key for key in ODD_KEYS if not key.endswith("\n")]])
+def test_string_methods_give_what_the_engine_gives(text: str, to: str, every: bool, keys: list[str]) -> None:
+    fast, slow = compile_pattern(text), compile_pattern.__wrapped__(text)
+    assert fast.plain is not None
+    slow.plain = None
+    template = compile_template(to, fast)
+    assert fast.substitutions(keys, template, every, Clock()) == slow.substitutions(keys, template, every, Clock())
+
+
+@pytest.mark.parametrize("text", ["a.b", "a|b", "a+", r"\d", "[a]", "(a)", "a^", "$a", "", r"\b"])
+def test_a_pattern_that_is_more_than_text_goes_to_the_engine(text: str) -> None:
+    assert compile_pattern(text).plain is None
