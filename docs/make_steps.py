@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from surgery import steps as registry
 from surgery.initializers import DEFAULTS
-from surgery.select import Selector, Where
+from surgery.select import Selector
+from surgery.where import Where
 
 _HEAD = """\
 # Steps

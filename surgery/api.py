@@ -68,6 +68,13 @@ class LazyTensor:
                 f"`{self.key}` is {self.dtype}, which has no array form", help="it can be renamed and saved in its own format"
             ) from None
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The values, so that numpy takes a lazy tensor for an array (`copy=False` cannot be had: they are read)."""
+        if copy is False:
+            raise ValueError("a lazy tensor is read into a new array")
+        values = self.numpy()
+        return values if dtype is None else values.astype(dtype)
+
     def __repr__(self) -> str:
         return f"<{self.key}: {self.spec}>"
 
@@ -226,7 +233,7 @@ def plan(
     logical = plan_logically(loaded, facts.catalog)
     if strict and logical.left_over:
         raise _left_over(logical)
-    physical = lower(logical, facts.folders, facts.free, jobs=jobs, memory=memory, force=force)
+    physical = lower(logical, facts.places, jobs=jobs, memory=memory, force=force)
     return Plan(loaded, facts, logical, physical, jobs)
 
 

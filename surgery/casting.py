@@ -29,20 +29,24 @@ _PIECE = 1 << 16
 
 
 def check(source: DType, target: DType, overflow: str, rounding: str) -> PlanError | None:
-    """Why a cast between these types is refused whatever the values are, or None; unused policies are no fault."""
+    """Why a cast between these types is refused whatever the values are, or None.
+
+    A policy that has nothing to do is no fault; one that would not be followed is.
+    """
     if source == target:
         return None
-    for dtype in (source, target):
+    for dtype, help in ((source, "select other keys"), (target, "use another dtype")):
         if not dtype.computable:
-            return PlanError(
-                f"{source} cannot be cast to {target}", code="no-cast", notes=[f"{dtype} has no values to compute with"], help="select other keys"
-            )
+            notes = [f"{dtype} has no values to compute with"]
+            return PlanError(f"{source} cannot be cast to {target}", code="no-cast", notes=notes, help=help)
     return _check_loss(source, target, rounding) or _check_overflow(source, target, overflow)
 
 
 def _check_loss(source: DType, target: DType, rounding: str) -> PlanError | None:
     if rounding not in ("", *ROUNDING):
         return PlanError(f"no rounding is called `{rounding}`", code="bad-policy", help=f"there are {', '.join(ROUNDING)}")
+    if rounding not in ("", "nearest") and target.kind in ("float", "complex"):
+        return PlanError(f"`rounding: {rounding}` is for floats that become integers, not for {target}", code="bad-policy", help="leave it out")
     if source.kind == "complex" and target.kind != "complex":
         return PlanError(f"{source} to {target} loses the imaginary parts", code="lossy-cast", help="cast to complex64 or complex128")
     if target.kind == "bool" and source.kind == "float":

@@ -3,24 +3,22 @@
 Serves apply and, through `recover`, every command that is about to look at a folder. New files are staged in the hidden
 folder `FOLDER/.NAME.surgery`, which a lock holds for one run; no lock file is ever left. A set that needs several changes
 of names has a journal in the staging folder: once that is on the device, the set is committed, and whoever finds it there
-without a living owner rolls forward. Each step can be done again. Knows what files are for only in that the last is the index.
+without a living owner rolls forward. A journal that came with a copied or unpacked folder is not obeyed: it tells which folder
+it was written in. Each step can be done again. Knows what files are for only in that the last is the index.
 """
 
 from __future__ import annotations
 
-import json
 import time
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from os.path import dirname, join
-from typing import NamedTuple, Self
+from typing import Self
 
 from surgery import files
 from surgery.errors import ApplyError
+from surgery.journal import JOURNAL, SUFFIX, Journal, is_plain
 
-_SUFFIX = ".surgery"
-_JOURNAL = ".journal.surgery"
 _PATIENCE = 0.5  # seconds until a lock counts as held by a run, and not by somebody who only cleans up
 _COMMITTING = 10.0  # seconds given to another process that is past its commit point
 _POLL = 0.02
@@ -45,31 +43,19 @@ class Staging:
 
     @classmethod
     def open(cls, folder: str, name: str) -> Staging:
-        """Start writing the output `name` of a folder, which is made where it is missing.
+        """Start writing the output `name` of a folder, which is made where it is missing; no name means the folder itself.
 
         First finishes or removes what dead runs left in the folder.
 
         Raises:
-            ApplyError: with code `locked` where another run writes this output; `bad-name`; or the file system's refusal.
+            ApplyError: with code `locked` where another run writes this output; `foreign-journal`; `bad-name`; or the file system's refusal.
         """
         folder = folder or "."
-        _refuse_odd_names([name])
+        _refuse_odd_names([name] if name else [])
         recover(folder)
         clean(folder)
         lock, made = _hold(folder, name)
         return cls(folder, _staging_path(folder, name), lock, made)
-
-    def need(self, nbytes: int) -> None:
-        """Refuse early, with code `disk-full`, what does not fit: count the bytes that will take new space, not shared ones."""
-        free = files.free_bytes(self._staged)
-        if free is not None and free < nbytes:
-            raise ApplyError(
-                f"not enough space to write {self._folder}",
-                code="disk-full",
-                notes=[f"{nbytes:,} bytes are needed, {free:,} are free"],
-                help="free space on that file system, or save elsewhere",
-                data={"path": self._folder, "needed": nbytes, "free": free},
-            )
 
     def path(self, name: str) -> str:
         """Where the staged file lies until the commit."""
@@ -89,20 +75,27 @@ class Staging:
         with self.opened(name) as descriptor:
             files.write_at(descriptor, start, data)
 
-    def commit(self, names: Sequence[str], remove: Iterable[str] = (), replaces_index: Iterable[str] = ()) -> None:
+    def commit(
+        self,
+        names: Sequence[str],
+        remove: Iterable[str] = (),
+        replaces_index: Iterable[str] = (),
+        last_look: Callable[[], None] = lambda: None,
+    ) -> None:
         """Put the staged files in place of what the folder has under these names: all of them, whatever happens, or none.
 
         `names` has at least one file, its index last. `remove` are names that an older set left and this one does not use;
         `replaces_index` are indexes of that set under other names than the new one's. What is not there, or is
-        itself written, is passed over.
+        itself written, is passed over. `last_look` is called when all is flushed, right before the commit point, and may raise.
 
         Raises:
             ApplyError: before the commit point nothing has changed; behind it the next `recover` goes on from there.
         """
-        plan = _Journal(list(names), *(self._unused(group, names) for group in (remove, replaces_index)))
+        plan = Journal(list(names), *(self._unused(group, names) for group in (remove, replaces_index)))
         _refuse_odd_names([name for group in plan for name in group])
         self._refuse_folders(plan)
         self._flush(names)
+        last_look()
         if len(names) == 1 and not plan.remove and not plan.replaces_index:
             files.rename(self.path(names[0]), join(self._folder, names[0]))
             files.fsync_folder(self._folder)
@@ -114,7 +107,7 @@ class Staging:
     def _unused(self, group: Iterable[str], names: Sequence[str]) -> list[str]:
         return [name for name in group if name not in names and files.exists(join(self._folder, name))]
 
-    def _refuse_folders(self, plan: _Journal) -> None:
+    def _refuse_folders(self, plan: Journal) -> None:
         for name in (name for group in plan for name in group):
             path = join(self._folder, name)
             if files.is_folder(path):
@@ -135,8 +128,8 @@ class Staging:
         for made in self._made:
             files.fsync_folder(dirname(made.rstrip("/")))
 
-    def _commit_by_journal(self, plan: _Journal) -> None:
-        files.write_file(self.path(_JOURNAL), plan.encode(), durable=True)
+    def _commit_by_journal(self, plan: Journal) -> None:
+        files.write_file(self.path(JOURNAL), plan.encode(files.identity(self._staged)), durable=True)
         files.fsync_folder(self._staged)
         files.fsync_folder(self._folder)
         self._decided = True
@@ -167,16 +160,16 @@ def recover(folder: str) -> list[str]:
     """Finish commits in a folder whose process died past the commit point; returns the paths of their indexes.
 
     Costs one listing where there is nothing to do. A living process that is committing is given ten seconds; one that still
-    stages is left alone. A folder that cannot be read or changed is left as it is.
+    stages is left alone, and so is a journal written in another folder. A folder that cannot be read or changed is left as it is.
 
     Raises:
         ApplyError: a commit cannot be finished for another reason than missing permission.
     """
     folder = folder or "."
     finished = []
-    for staged in files.own_folders(folder, ".", _SUFFIX):
+    for staged in files.own_folders(folder, ".", SUFFIX):
         with _where_permitted():
-            if files.is_regular(join(staged, _JOURNAL)):
+            if files.is_regular(join(staged, JOURNAL)):
                 index = _settle(folder, staged, _wait_for_lock(staged, _COMMITTING), discard=False)
                 finished += [index] if index else []
     return finished
@@ -185,7 +178,7 @@ def recover(folder: str) -> list[str]:
 def clean(folder: str) -> None:
     """Remove what dead runs staged in a folder and did not commit, as far as permissions allow. For writers only."""
     folder = folder or "."
-    for staged in files.own_folders(folder, ".", _SUFFIX):
+    for staged in files.own_folders(folder, ".", SUFFIX):
         with _where_permitted():
             _settle(folder, staged, files.lock_folder(staged), discard=True)
 
@@ -199,33 +192,7 @@ def _where_permitted() -> Iterator[None]:
             raise
 
 
-class _Journal(NamedTuple):
-    """What a commit does, by plain names; `files` has the index last."""
-
-    files: list[str]
-    remove: list[str]
-    replaces_index: list[str]
-
-    def encode(self) -> bytes:
-        """One line of JSON (ASCII; names that are not UTF-8 as lone surrogates), one line with its CRC-32."""
-        text = json.dumps(self._asdict()).encode("ascii")
-        return b"%s\n%08x\n" % (text, zlib.crc32(text))
-
-    @classmethod
-    def read(cls, path: str) -> _Journal | None:
-        """The journal; None where there is none, or one that is torn or names anything but plain names."""
-        data = files.read_file(path) if files.is_regular(path) else None
-        text, _, check = (data or b"").partition(b"\n")
-        if check != b"%08x\n" % zlib.crc32(text):
-            return None
-        with suppress(ValueError, TypeError, RecursionError):
-            journal = cls(**json.loads(text))
-            if journal.files and all(isinstance(group, list) and all(map(_is_plain, group)) for group in journal):
-                return journal
-        return None
-
-
-def _roll_forward(folder: str, staged: str, journal: _Journal) -> None:
+def _roll_forward(folder: str, staged: str, journal: Journal) -> None:
     index = journal.files[-1]
     for name in journal.replaces_index:
         files.unlink(join(folder, name))
@@ -242,7 +209,7 @@ def _roll_forward(folder: str, staged: str, journal: _Journal) -> None:
 
 def _discard(staged: str) -> None:
     """Remove a staging folder, its journal before all else: a journal beside half of its files would be rolled forward."""
-    journal = join(staged, _JOURNAL)
+    journal = join(staged, JOURNAL)
     if files.exists(journal):
         files.unlink(journal)
         files.fsync_folder(staged)
@@ -250,17 +217,24 @@ def _discard(staged: str) -> None:
 
 
 def _settle(folder: str, staged: str, lock: int | None, *, discard: bool) -> str | None:
-    """Roll a dead run forward, and return its index; without a journal, leave it or `discard` it. Gives the lock back."""
+    """Roll a dead run forward, and return its index; without a journal, leave it or `discard` it. Gives the lock back.
+
+    What was moved here from elsewhere stays: obeyed, its journal could remove any file of this folder, and discarded, it may be
+    the only copy of what somebody saved.
+    """
     if lock is None:
         return None
     try:
-        journal = _Journal.read(join(staged, _JOURNAL))
-        if journal is not None:
-            _roll_forward(folder, staged, journal)
-            return join(folder, journal.files[-1])
-        if discard:
-            _discard(staged)
-        return None
+        found = Journal.read(staged)
+        if found is None:
+            if discard:
+                _discard(staged)
+            return None
+        journal, own = found
+        if not own:
+            return None
+        _roll_forward(folder, staged, journal)
+        return join(folder, journal.files[-1])
     finally:
         files.unlock(lock)
 
@@ -279,7 +253,10 @@ def _hold(folder: str, name: str) -> tuple[int, list[str]]:
                 return lock, made
             if lock is None and files.exists(staged):
                 new = ""  # who holds it also removes it
-                raise _locked(join(folder, name))
+                raise _locked(join(folder, name) if name else folder)
+            if lock is not None and _is_foreign(staged):
+                files.unlock(lock)
+                raise _foreign(staged)
             _settle(folder, staged, lock, discard=True)
     except BaseException:
         _remove_empty([*made, new] if new else made)
@@ -290,14 +267,29 @@ def _locked(path: str) -> ApplyError:
     return ApplyError(f"another run is writing {path}", code="locked", help="wait for it to end, or save under another name", data={"path": path})
 
 
+def _is_foreign(staged: str) -> bool:
+    found = Journal.read(staged)
+    return found is not None and not found[1]
+
+
+def _foreign(staged: str) -> ApplyError:
+    return ApplyError(
+        f"{staged} is not of a run in this folder",
+        code="foreign-journal",
+        notes=["it holds a save that was cut short elsewhere, and came here by a copy, a backup or an archive"],
+        help="take out what you need, then remove it; or save under another name",
+        data={"path": staged},
+    )
+
+
 def leftover_bytes(folder: str) -> int:
     """Bytes that the next writer frees in a folder: what dead runs staged and did not commit."""
     dead = 0
-    for staged in files.own_folders(folder or ".", ".", _SUFFIX):
+    for staged in files.own_folders(folder or ".", ".", SUFFIX):
         with _where_permitted():
             lock = files.lock_folder(staged)
             if lock is not None:
-                dead += files.allocated_bytes(staged)
+                dead += 0 if _is_foreign(staged) else files.allocated_bytes(staged)
                 files.unlock(lock)
     return dead
 
@@ -316,15 +308,24 @@ def _wait_for_lock(staged: str, seconds: float) -> int | None:
 
 
 def _staging_path(folder: str, name: str) -> str:
-    return join(folder, f".{name}{_SUFFIX}")
+    return join(folder, staging_folder(name))
+
+
+def staging_name(folder: str, path: str) -> str:
+    """What the staging folder of the output `path` in `folder` is called after, so that runs for one path meet whatever files each makes.
+
+    Empty where the output is the folder itself: else it would meet an output in the folder that is called as the folder is.
+    """
+    whole = path.rstrip("/")
+    return "" if (whole or "/") == folder else whole.rpartition("/")[2]
+
+
+def staging_folder(name: str) -> str:
+    """The name of the hidden folder in which the output `name` is staged."""
+    return f".{name}{SUFFIX}" if name else SUFFIX
 
 
 def _refuse_odd_names(names: Iterable[str]) -> None:
     for name in names:
-        if not _is_plain(name):
+        if not is_plain(name):
             raise ApplyError(f"{name!r} cannot be the name of an output file", code="bad-name", help="save under another name", data={"name": name})
-
-
-def _is_plain(name: object) -> bool:
-    reserved = isinstance(name, str) and name.startswith(".") and name.endswith(_SUFFIX)
-    return isinstance(name, str) and name not in ("", ".", "..") and not reserved and not {"/", "\0"} & set(name)

@@ -8,8 +8,8 @@ from operator import attrgetter
 from surgery.expr import Expr, Stored, blocks
 from surgery.formats.base import FileLayout, Layout, Placement
 from surgery.regions import extent_of
-from surgery.tasks import ComputeBlock, CopyRun, Piece, Task, VerifyExtent
-from surgery.tensors import Extent, SourceFile
+from surgery.tasks import ComputeBlock, CopyRun, DecodeStream, Piece, Task, VerifyExtent
+from surgery.tensors import Extent, SourceFile, StreamCodec
 
 LONGEST_RUN = 256 << 20
 """Bytes of the longest single copy; longer ones are cut so that several threads and the progress bar have something to do."""
@@ -34,7 +34,7 @@ def cut_tasks(number: int, layout: Layout, budget: int) -> tuple[tuple[Task, ...
 def _source_order(task: Task) -> tuple[str, int]:
     if isinstance(task, CopyRun):
         return task.source.path, task.source_start
-    if isinstance(task, VerifyExtent):
+    if isinstance(task, VerifyExtent | DecodeStream):
         return task.extent.file.path, task.extent.start
     leaf = next((leaf for leaf in task.expr.leaves() if isinstance(leaf, Stored)), None)
     return (leaf.extent.file.path, leaf.extent.start) if leaf else ("", 0)
@@ -113,6 +113,10 @@ class _Runs:
 def _blocks(number: int, file: FileLayout, placement: Placement, budget: int) -> Iterator[Task]:
     expr = placement.expr
     if expr.spec.size == 0:
+        return
+    ranges = expr.view()
+    if ranges is not None and len(ranges) == 1 and isinstance(ranges[0].codec, StreamCodec):
+        yield DecodeStream(number, file.name, placement.start, placement.key, ranges[0])
         return
     item = expr.spec.dtype.itemsize
     regions = list(blocks(expr, budget))

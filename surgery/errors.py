@@ -144,9 +144,18 @@ class ApplyError(SurgeryError):
     default_code = "apply"
 
 
+_CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
+_CONTROL_BUT_LINES = {code: text for code, text in _CONTROL.items() if chr(code) not in "\n\t"}
+
+
+def one_line(text: str) -> str:
+    """Text with control characters escaped, so that a key of a file can neither steer a terminal nor forge a line."""
+    return text if text.isprintable() else text.translate(_CONTROL)
+
+
 def listed(items: Sequence[str], shown: int = SHOWN) -> str:
     """`a, b, c and 7 more`: the first items, then a count."""
-    head = ", ".join(items[:shown])
+    head = ", ".join(map(one_line, items[:shown]))
     rest = len(items) - shown
     return f"{head} and {rest:,} more" if rest > 0 else head
 
@@ -172,7 +181,8 @@ def gather(errors: Sequence[SurgeryError]) -> SurgeryError:
 
 def render(error: SurgeryError) -> str:
     """The text of one fault: first line, place with caret, notes, help."""
-    lines = [error.title if error.sentence else f"error[{error.code}]: {error.title}"]
+    title = one_line(error.title)
+    lines = [title if error.sentence else f"error[{error.code}]: {title}"]
     if error.sentence and error.step:
         lines.append(f"\t [[{{{{step {error.step.split()[0]}}}}} = {error.step.split(' ', 1)[1]} at {error.where}]]")
     if error.where is not None:
@@ -187,7 +197,7 @@ def render(error: SurgeryError) -> str:
     lines += [_indented("note", note) for note in error.notes]
     if error.help:
         lines.append(_indented("help", error.help))
-    return "\n".join(lines)
+    return "\n".join(lines).translate(_CONTROL_BUT_LINES)
 
 
 def _indented(label: str, text: str) -> str:

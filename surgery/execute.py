@@ -9,17 +9,30 @@ import json
 import posixpath
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from surgery import files
 from surgery.checksums import COMBINE, EXTEND
-from surgery.commit import Staging
-from surgery.errors import ApplyError, CorruptFile, listed
-from surgery.expr import evaluate
-from surgery.tasks import Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, Piece, Task, VerifyExtent
-from surgery.tensors import Extent, SourceFile
+from surgery.commit import Staging, staging_name
+from surgery.errors import ApplyError, CorruptFile, SurgeryError, listed
+from surgery.expr import evaluate, stored_pieces
+from surgery.tasks import (
+    Companion,
+    ComputeBlock,
+    CopyRun,
+    DecodeStream,
+    OutputPlan,
+    PhysicalPlan,
+    Piece,
+    Task,
+    VerifyExtent,
+    not_of_its_kind,
+    standing_in_the_way,
+)
+from surgery.tensors import Extent, SourceFile, StreamCodec
 from surgery.value_checks import check_values
 from surgery.verify import checksum_fault, stored_checksum, verified_read
 
@@ -73,6 +86,8 @@ class _Run:
             self._copy(task)
         elif isinstance(task, ComputeBlock):
             self._compute(task)
+        elif isinstance(task, DecodeStream):
+            self._decode(task)
         else:
             self._verify_extent(task)
 
@@ -146,6 +161,19 @@ class _Run:
                 self.verified[task.output].add(task.key)
         self.progress(task.nbytes)
 
+    def _decode(self, task: DecodeStream) -> None:
+        assert isinstance(task.extent.codec, StreamCodec)
+        extend = EXTEND.get(self.plan.outputs[task.output].layout.checksum)
+        at, checksum = task.start, 0
+        with self.stagings[task.output].opened(task.file) as target:
+            for chunk in task.extent.codec.chunks(stored_pieces(task.extent, self.sources.read), task.extent.spec):
+                files.write_at(target, at, chunk)
+                checksum = extend(chunk, checksum) if extend else 0
+                at += len(chunk)
+                self.progress(len(chunk))
+        if extend:
+            self._part(task.output, task.key, 0, at - task.start, checksum)
+
     def _verify_extent(self, task: VerifyExtent) -> None:
         extent, value = task.extent, 0
         extend = EXTEND[extent.file.checksum_kind]
@@ -195,15 +223,18 @@ def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Prog
     """
     began = perf_counter()
     with ExitStack() as stack:
-        sources = stack.enter_context(files.Sources())
-        stagings = [stack.enter_context(Staging.open(output.layout.folder, _staging_name(output))) for output in plan.outputs]
+        sources = stack.enter_context(files.Sources(plan.sources))
+        stagings = [stack.enter_context(_staging(output)) for output in plan.outputs]
+        for output in plan.outputs:
+            _refuse_replacing(output)
         run = _Run(plan, sources, stagings, verify, progress)
         for output, staging in zip(plan.outputs, stagings, strict=True):
             for file in output.layout.files:
                 staging.create(file.name, file.size or 0)
         tasks = sorted((task for output in plan.outputs for task in output.tasks), key=lambda task: isinstance(task, VerifyExtent))
         try:
-            _in_parallel([*(_bound(run.do, task) for task in tasks), *(_bound(check_values, check, sources.read) for check in plan.checks)], jobs)
+            checks = [_bound(check_values, check, sources.read, plan.block_bytes) for check in plan.checks]
+            _in_parallel([*(_bound(run.do, task) for task in tasks), *checks], jobs)
         except CorruptFile:
             sources.verify_unchanged()  # a file that was changed meanwhile is not called damaged
             raise
@@ -215,8 +246,8 @@ def apply(plan: PhysicalPlan, *, jobs: int, verify: bool = False, progress: Prog
             stale = plan.outputs[number].stale
             indexes = [name for name in stale if name.endswith((".index", ".index.json"))]
             try:
-                stagings[number].commit(names, remove=stale, replaces_index=indexes)
-            except ApplyError as fault:
+                stagings[number].commit(names, stale, indexes, partial(_refuse_replacing, plan.outputs[number]))
+            except SurgeryError as fault:
                 done = [plan.outputs[earlier].path for earlier in order[: order.index(number)]]
                 fault.notes += (f"already written, and complete: {listed(done)}",) if done else ()
                 raise
@@ -240,9 +271,18 @@ def _replaces_input(output: OutputPlan, sources: files.Sources) -> bool:
     return any(sources.reads(f"{output.layout.folder}/{name}") for name in (*(file.name for file in output.layout.files), *output.stale))
 
 
-def _staging_name(output: OutputPlan) -> str:
-    """By the path as the recipe gives it, so that two runs for one path meet whatever files each of them makes."""
-    return posixpath.basename(output.path.rstrip("/")) or "output"
+def _staging(output: OutputPlan) -> Staging:
+    return Staging.open(output.layout.folder, staging_name(output.layout.folder, output.path))
+
+
+def _refuse_replacing(output: OutputPlan) -> None:
+    """Refuse what the plan refused, had it stood there then: files that came since, from another run or another program."""
+    if output.may_replace:
+        return
+    layout, names = output.layout, output.names
+    standing = [name for name in files.LocalDisk().names(layout.folder) if name in names or layout.stale(name)]
+    if standing:
+        raise standing_in_the_way(output.path, layout.folder, standing, output.step)
 
 
 def _bound(function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
@@ -278,6 +318,8 @@ def _seal(run: _Run, number: int, output: OutputPlan) -> list[str]:
     for update in layout.updates:
         path = posixpath.normpath(f"{layout.folder}/{update.name}")
         old = run.updated[path] if path in run.updated else files.read_file(path, _OLD_STATE_BYTES)
+        if old is not None and not output.may_replace and not update.knows(old):
+            raise not_of_its_kind(output.path, layout.folder, update.name, output.step)
         run.updated[path] = update.rewrite(old)  # a second output in this folder goes on from here
         staging.create(update.name)
         staging.write(update.name, 0, run.updated[path])

@@ -13,8 +13,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from surgery.dtypes import numpy_dtype
-from surgery.regions import Region, extent_of, runs_of, whole
-from surgery.tensors import Extent, SourceFile, TensorSpec
+from surgery.regions import Region, extent_of, span_of, spans, strides_of, whole
+from surgery.tensors import Codec, Extent, SourceFile, StreamCodec, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 Read = Callable[[SourceFile, int, int], "bytes | memoryview"]
+"""Bytes `start` to `stop` of a file; a writable buffer is the caller's own."""
 
 _SMALL_GAP = 16 << 10
-"""Runs that lie closer together than this are read as one: a system call costs more than the bytes."""
-_READ_AT_ONCE = 4 << 20
-"""The most bytes that runs are joined to."""
+"""Rows that lie closer together than this are read as one span: a system call costs more than the bytes."""
+_READ_AT_ONCE = 1 << 20
+"""The most bytes of a span that has holes."""
+_STREAM_STEP = 256 << 10
+_OBJECT_BYTES = 48
+"""A string in an object array: the pointer and the head of the object."""
 
 
 class Expr:
@@ -75,7 +79,7 @@ class Stored(Expr):
         return None if self.extent.big_endian and self.extent.spec.dtype.bits > 8 else (self.extent,)
 
     def load(self, region: Region, read: Read) -> Array:
-        """The values of `region`, read from the file; fetches only the rows that it touches.
+        """The values of `region`, read from the file; fetches only the rows that it touches, but encoded tensors whole.
 
         Raises:
             CorruptFile: the codec finds the bytes wrong.
@@ -83,51 +87,65 @@ class Stored(Expr):
         """
         import numpy as np
 
-        extent = self.extent
-        if extent.codec is not None:
-            stored = bytes(read(extent.file, extent.start, extent.stop))
-            wanted: tuple[Any, ...] = (*(slice(*pair) for pair in region), ...)  # the ellipsis keeps a scalar an array
-            decoded: Array = extent.codec.decode(stored, self.spec)[wanted]
-            return decoded
         dtype = numpy_dtype(self.spec.dtype)
-        if region == whole(self.spec.shape):
-            flat = np.frombuffer(read(extent.file, extent.start, extent.stop), np.uint8)
-        else:
-            flat = _gather(extent, region, read)
-        if extent.big_endian and dtype.itemsize > 1:
-            word = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-            flat = flat.view(f"u{word}").byteswap().view(np.uint8)
+        if 0 in extent_of(region):
+            return np.empty(extent_of(region), dtype)
+        if self.extent.codec is not None:
+            wanted: tuple[Any, ...] = (*(slice(*pair) for pair in region), ...)  # the ellipsis keeps a scalar an array
+            decoded: Array = _decoded(self.extent, self.extent.codec, read)[wanted]
+            return decoded
+        flat = _gathered(self.extent, region, read)
+        if self.extent.big_endian and dtype.itemsize > 1:
+            flat = _swapped(flat, dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize)
         return flat.view(dtype).reshape(extent_of(region))
 
 
-def _gather(extent: Extent, region: Region, read: Read) -> Array:
+def _gathered(extent: Extent, region: Region, read: Read) -> Array:
+    """The stored bytes of a region that is not empty, one after the other."""
     import numpy as np
 
-    item = extent.spec.dtype.itemsize
-    length, starts = runs_of(extent.spec.shape, region)
-    nbytes = length * item
-    out = np.empty((len(starts), nbytes), np.uint8)
-    if out.size:
-        for first, stop in _batches(starts, length, item):
-            base, last = starts[first] * item, starts[stop - 1] * item
-            stored = np.frombuffer(read(extent.file, extent.start + base, extent.start + last + nbytes), np.uint8)
-            for index in range(first, stop):
-                offset = starts[index] * item - base
-                out[index] = stored[offset : offset + nbytes]
-    return out.reshape(-1)
+    shape, item = extent.spec.shape, extent.spec.dtype.itemsize
+    start, stop = span_of(shape, region)
+    if stop - start == prod(extent_of(region)):
+        return np.frombuffer(read(extent.file, extent.start + start * item, extent.start + stop * item), np.uint8)
+    element = np.dtype("c16" if item == 16 else f"u{item}")  # numpy moves its own types fastest; the values are never looked at
+    strides = tuple(stride * item for stride in strides_of(shape))
+    out, at = np.empty(prod(extent_of(region)), element), 0
+    for start, stop, part in spans(shape, region, _READ_AT_ONCE // item, max(1, _SMALL_GAP // item)):
+        span = read(extent.file, extent.start + start * item, extent.start + stop * item)
+        size = prod(part)
+        if size == stop - start:
+            out[at : at + size] = np.frombuffer(span, element)
+        else:
+            out[at : at + size].reshape(part)[...] = np.ndarray(part, element, span, strides=strides)
+        at += size
+        del span  # before the next one is read
+    return out.view(np.uint8)
 
 
-def _batches(starts: list[int], length: int, item: int) -> Iterator[tuple[int, int]]:
-    """The runs that are read together, as index ranges of `starts`."""
-    first = 0
-    for index in range(1, len(starts) + 1):
-        if (
-            index == len(starts)
-            or (starts[index] - starts[index - 1] - length) * item >= _SMALL_GAP
-            or (starts[index] + length - starts[first]) * item > _READ_AT_ONCE
-        ):
-            yield first, index
-            first = index
+def _swapped(flat: Array, word: int) -> Array:
+    """Bytes with every word of them turned round, in place where the buffer is ours."""
+    import numpy as np
+
+    return flat.view(f"u{word}").byteswap(inplace=flat.flags.writeable).view(np.uint8)
+
+
+def _decoded(extent: Extent, codec: Codec, read: Read) -> Array:
+    import numpy as np
+
+    if not isinstance(codec, StreamCodec):
+        return codec.decode(bytes(read(extent.file, extent.start, extent.stop)), extent.spec)
+    flat, at = np.empty(extent.spec.nbytes, np.uint8), 0
+    for chunk in codec.chunks(stored_pieces(extent, read), extent.spec):
+        flat[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        at += len(chunk)
+    return flat.view(numpy_dtype(extent.spec.dtype)).reshape(extent.spec.shape)
+
+
+def stored_pieces(extent: Extent, read: Read) -> Iterator[bytes | memoryview]:
+    """The bytes of an extent from the first to the last, for a `StreamCodec`."""
+    for start in range(extent.start, extent.stop, _STREAM_STEP):
+        yield read(extent.file, start, min(start + _STREAM_STEP, extent.stop))
 
 
 class Fill(Expr):
@@ -270,20 +288,32 @@ def evaluate(expr: Expr, region: Region, read: Read) -> Array:
 def working_bytes(expr: Expr, region: Region) -> int:
     """An upper bound of the memory that `evaluate` holds for this region: each node's array, all at once, and encoded tensors whole.
 
-    Not counted: temporaries of fixed size (a joined read, a piece of a cast or fill), and the whole of an `orthogonal` fill.
+    Not counted: temporaries of fixed size (a span that is read, a piece of a cast or fill), and the whole of an `orthogonal` fill.
     """
-    own = prod(extent_of(region)) * max(expr.spec.dtype.itemsize, 1)
-    if isinstance(expr, Stored) and expr.extent.codec is not None:
-        own += expr.extent.nbytes
+    size = prod(extent_of(region))
+    if size and isinstance(expr, Stored) and expr.extent.codec is not None:
+        return _decoding_bytes(expr.extent, expr.extent.codec)
+    own = size * max(expr.spec.dtype.itemsize, 1)
     return own + sum(working_bytes(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True))
+
+
+def _decoding_bytes(extent: Extent, codec: Codec) -> int:
+    """What a tensor costs that is decoded whole; elements that vary in length lie beside the bytes that they were cut from."""
+    if isinstance(codec, StreamCodec):
+        return extent.spec.nbytes
+    return 2 * extent.nbytes + extent.spec.size * _OBJECT_BYTES
 
 
 def blocks(expr: Expr, budget: int) -> Iterator[Region]:
     """Cut a tensor into regions that are contiguous in C order and, where that is possible, cost at most `budget` bytes.
 
-    A single element is never cut, so a budget below the cost of one is exceeded.
+    A single element is never cut, and neither is what comes of an encoded tensor, which every block would decode again.
+    Where one of them costs more, the budget is exceeded.
     """
-    yield from _cut(expr, whole(expr.spec.shape), 0, budget)
+    if any(isinstance(leaf, Stored) and leaf.extent.codec is not None for leaf in expr.leaves()):
+        yield whole(expr.spec.shape)
+    else:
+        yield from _cut(expr, whole(expr.spec.shape), 0, budget)
 
 
 def _cut(expr: Expr, region: Region, axis: int, budget: int) -> Iterator[Region]:

@@ -238,14 +238,22 @@ def _positions(shape: tuple[int, ...], region: Region) -> Iterator[Array]:
     """The C-order positions of a region's elements in a tensor of this shape, in pieces of about `_PIECE`."""
     import numpy as np
 
-    from surgery.regions import runs_of
+    from surgery.regions import extent_of, strides_of
 
-    length, first = runs_of(shape, region)
-    starts, at_once = np.array(first, np.uint64), max(1, _PIECE // length)
-    for row in range(0, len(starts), at_once):
+    strides, sizes = strides_of(shape), extent_of(region)
+    run = next((axis for axis in range(len(shape), 0, -1) if sizes[axis - 1] != shape[axis - 1]), 0)  # axes behind it are whole
+    length = prod(sizes[max(run - 1, 0) :])
+    outer = sizes[: max(run - 1, 0)]
+    base = sum(start * stride for (start, _), stride in zip(region, strides, strict=True))
+    at_once = max(1, _PIECE // max(length, 1))
+    for row in range(0, prod(outer), at_once):
+        rows = np.arange(row, min(row + at_once, prod(outer)), dtype=np.uint64)
+        starts = np.full(len(rows), base, np.uint64)
+        for index, stride in zip(np.unravel_index(rows.astype(np.int64), outer) if outer else (), strides, strict=False):
+            starts += index.astype(np.uint64) * np.uint64(stride)
         for low in range(0, length, _PIECE):
             within = np.arange(low, min(low + _PIECE, length), dtype=np.uint64)
-            yield np.add.outer(starts[row : row + at_once], within).reshape(-1)
+            yield np.add.outer(starts, within).reshape(-1)
 
 
 @lru_cache(maxsize=1)

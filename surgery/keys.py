@@ -6,7 +6,7 @@ Pure functions over strings; knows nothing of tables.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 _NUMBER = re.compile(r"(\d+)")
@@ -30,32 +30,88 @@ def literal(text: str) -> str:
     return re.sub(r"\\([*\\])", r"\1", text)
 
 
-@lru_cache(4096)
-def glob(text: str) -> re.Pattern[str]:
-    """A glob as a compiled expression to be used with `fullmatch`.
+_TEXT, _WITHIN, _ANY, _SCOPES = "text", "*", "**", "**/"
+_FEW_STARS = 2
+_LONG_KEY = 2000
 
-    `*` stops at `/` and `.`; `**` does not, and as a whole segment it also matches nothing (`**/x` matches `x`).
-    """
-    out, at = [], 0
+
+class Glob:
+    """A compiled glob. `fullmatch` takes time linear in the key however many stars there are."""
+
+    __slots__ = ("_pieces", "_regex", "_stars")
+
+    def __init__(self, text: str) -> None:
+        self._pieces = _pieces(text)
+        self._stars = sum(kind != _TEXT for kind, _ in self._pieces)
+        self._regex = re.compile("".join(_EXPRESSIONS[kind](part) for kind, part in self._pieces), re.DOTALL)
+
+    def fullmatch(self, key: str) -> bool:
+        """True if the glob covers the whole key."""
+        if self._stars <= _FEW_STARS and len(key) <= _LONG_KEY:
+            return self._regex.fullmatch(key) is not None
+        return self._follow(key)
+
+    def _follow(self, key: str) -> bool:
+        """All ways at once: with many stars an expression would go back again and again."""
+        reached = {0}
+        for kind, part in self._pieces:
+            if kind == _TEXT:
+                reached = {at + len(part) for at in reached if key.startswith(part, at)}
+            elif kind == _WITHIN:
+                reached = {end for at in _starts_of_runs(reached, key) for end in range(at, _segment_end(key, at) + 1)}
+            elif reached:
+                ends = range(min(reached), len(key) + 1)
+                reached = set(ends) if kind == _ANY else reached | {end for end in ends if end > min(reached) and key[end - 1] == part}
+        return len(key) in reached
+
+
+def _segment_end(key: str, at: int) -> int:
+    return min((end for end in (key.find("/", at), key.find(".", at)) if end >= 0), default=len(key))
+
+
+def _starts_of_runs(reached: set[int], key: str) -> list[int]:
+    """One position for each segment: a star from the first reaches all that stars from later ones in it do."""
+    first: dict[int, int] = {}
+    for at in reached:
+        end = _segment_end(key, at)
+        first[end] = min(at, first.get(end, at))
+    return list(first.values())
+
+
+_EXPRESSIONS: dict[str, Callable[[str], str]] = {
+    _TEXT: re.escape,
+    _WITHIN: lambda part: "[^/.]*",
+    _ANY: lambda part: ".*",
+    _SCOPES: lambda part: f"(?:.*{re.escape(part)})?",
+}
+
+
+def _pieces(text: str) -> list[tuple[str, str]]:
+    """The glob as texts and stars; `**/` at the start of a segment is one piece, with its separator."""
+    pieces: list[tuple[str, str]] = []
+    at = 0
     while at < len(text):
-        if text[at] == "\\" and at + 1 < len(text) and text[at + 1] in "*\\":
-            out.append(re.escape(text[at + 1]))
-            at += 2
+        kind, part, length = _TEXT, text[at], 1
+        if text[at] == "\\" and text[at + 1 : at + 2] in ("*", "\\"):
+            part, length = text[at + 1], 2
         elif text.startswith("**", at):
             starts_segment = at == 0 or text[at - 1] in "/."
-            at += 2
-            if starts_segment and at < len(text) and text[at] in "/.":
-                out.append(f"(?:.*{re.escape(text[at])})?")
-                at += 1
-            else:
-                out.append(".*")
+            separated = starts_segment and text[at + 2 : at + 3] in ("/", ".")
+            kind, part, length = (_SCOPES, text[at + 2], 3) if separated else (_ANY, "", 2)
         elif text[at] == "*":
-            out.append("[^/.]*")
-            at += 1
-        else:
-            out.append(re.escape(text[at]))
-            at += 1
-    return re.compile("".join(out), re.DOTALL)
+            kind, part = _WITHIN, ""
+        if kind == _TEXT and pieces and pieces[-1][0] == _TEXT:
+            pieces[-1] = (_TEXT, pieces[-1][1] + part)
+        elif kind == _TEXT or not pieces or pieces[-1] != (kind, part):
+            pieces.append((kind, part))
+        at += length
+    return pieces
+
+
+@lru_cache(4096)
+def glob(text: str) -> Glob:
+    """Compile a glob: `*` stops at `/` and `.`; `**` does not, and as a whole segment it also matches nothing (`**/x` matches `x`)."""
+    return Glob(text)
 
 
 def near_names(missing: str, keys: Iterable[str], most: int = 3) -> list[str]:

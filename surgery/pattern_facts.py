@@ -9,6 +9,9 @@ from typing import NamedTuple
 from surgery.errors import RecipeError
 
 _MOST_REPEATS = 1000
+_STEPS = 10_000_000
+"""Going back and forth this often takes a second or less; n repeats go back over a key of length k about k^n times."""
+_LONGEST = 1 << 60
 
 
 class Plain(NamedTuple):
@@ -38,10 +41,10 @@ def plain_of(pattern: str) -> Plain | None:
 
 
 class Facts(NamedTuple):
-    """A text that every match contains (often empty), and whether matching can take exponential time."""
+    """A text that every match contains (often empty), and the length of keys up to which matching is surely fast (0: never sure)."""
 
     literal: str
-    risky: bool
+    safe_length: int
 
 
 _COUNT = re.compile(r"\{(\d*)(,?)(\d*)\}")
@@ -63,20 +66,23 @@ def scan(text: str) -> Facts:
             elif depth == 0:
                 runs.append("")
             at += 2
-            if follower in "pPNuUx":  # \p{…}, \N{…}, \x41: a name or number follows
+            plain &= not (follower.isdigit() or follower in "gNuUx")  # a number or name follows that would pass for text
+            if follower in "pPNx":
                 closing = text.find("}", at) if text[at : at + 1] == "{" else -1
                 at = closing + 1 if closing >= 0 else at
-                plain = plain and follower in "pP"
             continue
         if char == "[":
-            at = _class_end(text, at)
+            end = _class_end(text, at)
+            plain &= "[" not in text[at + 1 : end]  # a class in a class, such as [[:alpha:]], ends elsewhere
+            at = end
             runs.append("")
             continue
         if char == "(":
             depth += 1
             nested.append(1)
-            plain &= re.match(r"\(\?[a-zA-Z0-9&]*[:)]", text[at:]) is None or text.startswith("(?:", at)
-            risky |= text.startswith(("(?R", "(?0", "(?&", "(?P>", "(?1"), at)
+            ordinary = re.match(r"\((?!\?)|\(\?(:|P?<[A-Za-z_]|<?[=!])", text[at:])
+            plain &= ordinary is not None  # flags, comments, recursion, conditions
+            risky |= ordinary is None
             runs.append("")
         elif char == ")":
             depth = max(0, depth - 1)
@@ -85,8 +91,7 @@ def scan(text: str) -> Facts:
             count = _COUNT.match(text, at + 1)
             if count:
                 inner *= _repeats(count, at + 1)
-            if follower in ("*", "+") or (count and count[2] and not count[3]):
-                risky = True
+            risky |= follower in ("*", "+", "?") or count is not None
             if inner > _MOST_REPEATS:
                 raise RecipeError(f"counted repeats multiply to {inner:,}; {_MOST_REPEATS:,} are allowed", code="bad-pattern", offset=at)
             nested[-1] = max(nested[-1], inner)
@@ -108,7 +113,7 @@ def scan(text: str) -> Facts:
                 )
             times = _repeats(count, at)
             nested[-1] = max(nested[-1], times)
-            unbounded += bool(count[2] and not count[3])
+            unbounded += bool(count[2])
             _drop_last(runs, keep=int(count[1] or 0) > 0)
             at = count.end()
             continue
@@ -118,7 +123,7 @@ def scan(text: str) -> Facts:
             runs[-1] += char
         at += 1
     literal = "" if alternatives or not plain else max(runs, key=len)
-    return Facts(literal, risky or unbounded > 4)
+    return Facts(literal, 0 if risky else int(_STEPS ** (1 / unbounded)) if unbounded else _LONGEST)
 
 
 def unclosed(text: str) -> int | None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 SECONDS_PER_STEP = 10.0
 _LONGEST_PATTERN = 10_000
-_LONG_KEY = 1000
 _CHECK_EVERY = 0x3FF
 
 
@@ -51,44 +50,49 @@ class Clock:
 class Pattern:
     """A compiled pattern with what is known of it beforehand.
 
-    `literal` is a text that every match contains (often empty), tested first because that is ten times cheaper. `risky`
-    patterns can take exponential time and run under a time limit; the others are only watched between keys. `plain` is set
-    where the pattern is only a text, perhaps anchored.
+    `literal` is a text that every match contains (often empty), tested first because that is ten times cheaper. On keys longer than
+    `safe_length` matching could take for ever and runs under a time limit; on others only the time between keys is watched.
+    `plain` is set where the pattern is only a text, perhaps anchored.
     """
 
-    __slots__ = ("_search", "compiled", "literal", "plain", "risky", "text")
+    __slots__ = ("_search", "compiled", "literal", "plain", "safe_length", "text")
 
     def __init__(self, text: str, compiled: Any, facts: Facts) -> None:
         self.text = text
         self.compiled = compiled
         self.literal = facts.literal
         self.plain = plain_of(text)
-        self.risky = facts.risky
+        self.safe_length = facts.safe_length
         self._search = compiled.search
 
     def search(self, key: str, clock: Clock) -> Any:
         """The first match anywhere in the key, or None. Raises TimeoutError."""
         if self.literal not in key:
             return None
-        if self.risky or len(key) > _LONG_KEY:
+        if len(key) > self.safe_length:
             return self._search(key, timeout=clock.left(), concurrent=False)
         clock.tick()
         return self._search(key)
 
-    def substitutions(self, keys: Sequence[str], to: Template, every: bool, clock: Clock) -> list[tuple[int, str]]:
-        """For each key that matches: its position, and the key with the first match (or every match) replaced. Raises TimeoutError."""
-        if self.plain is not None and to.constant is not None and not any(key.endswith("\n") for key in keys):
+    def substitutions(
+        self, keys: Sequence[str], to: Template, every: bool, clock: Clock, accept: Callable[[Any], bool] | None = None
+    ) -> list[tuple[int, str]]:
+        """For each key that matches: its position, and the key with the first match (or every match) replaced.
+
+        `accept` may refuse a key by its first match. Raises TimeoutError.
+        """
+        if accept is None and self.plain is not None and to.constant is not None and not any(key.endswith("\n") for key in keys):
             return self.plain.substitutions(keys, to.constant, every)
         literal, search, expand = self.literal, self._search, to.expand
         found: list[tuple[int, str]] = []
-        timed = self.risky or any(len(key) > _LONG_KEY for key in keys)
+        timed = any(len(key) > self.safe_length for key in keys)
         for position, key in enumerate(keys):
             if literal not in key:
                 continue
             if not position & _CHECK_EVERY:
                 clock.left()
             match = search(key, timeout=clock.left(), concurrent=False) if timed else search(key)
-            if match is None:
+            if match is None or (accept is not None and not accept(match)):
                 continue
             if every:
                 found.append((position, self._every(key, expand, clock)))
@@ -100,7 +104,7 @@ class Pattern:
     def _every(self, key: str, expand: Callable[[Any], str], clock: Clock) -> str:
         """Each match replaced; as in sed, an empty match right behind another one does not count."""
         out, at, previous = [], 0, -1
-        limit = {"timeout": clock.left()} if self.risky or len(key) > _LONG_KEY else {}
+        limit = {"timeout": clock.left()} if len(key) > self.safe_length else {}
         for found in self.compiled.finditer(key, **limit):
             start, stop = found.span()
             if start == stop == previous:

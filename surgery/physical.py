@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import nlargest
+from typing import TYPE_CHECKING, NamedTuple
 
 from surgery import formats
+from surgery.commit import staging_folder, staging_name
 from surgery.companions import companions_of, merged_metadata
 from surgery.cutting import LARGEST_BLOCK, cut_tasks
-from surgery.errors import PlanError, SurgeryError, gather
+from surgery.errors import PlanError, SurgeryError, gather, listed, plural
 from surgery.expr import working_bytes
 from surgery.formats.base import Bundle, Indexed, Layout, Origin
+from surgery.journal import is_plain
 from surgery.logical import LogicalPlan
+from surgery.probe import as_folder
 from surgery.recipe import StepItem
 from surgery.steps.base import Output
 from surgery.table import Table
-from surgery.tasks import Companion, ComputeBlock, OutputPlan, PhysicalPlan
+from surgery.tasks import Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, not_of_its_kind, standing_in_the_way
+from surgery.tensors import SourceFile
 from surgery.units import size_text
+from surgery.value_checks import check_bytes
+
+if TYPE_CHECKING:
+    from surgery.files import Place
+
+_LONGEST_NAME = 255  # bytes, on every file system of Linux
 
 
 def lower(
     logical: LogicalPlan,
-    folders: Mapping[str, frozenset[str]],
-    free: Mapping[str, int | None],
+    places: Mapping[str, Place],
     *,
     jobs: int,
     memory: int,
@@ -31,27 +41,53 @@ def lower(
 ) -> PhysicalPlan:
     """Lay every output out and cut the work into tasks.
 
-    `folders` are the names found in the output folders, `free` their free bytes. `memory` is the budget of all arrays
+    `places` are the folders that outputs may lie in, as they were found. `memory` is the budget of all arrays
     together, shared by `jobs` threads.
 
     Raises:
-        PlanError: an output exists, a format cannot hold a tensor, or the disk has too little room; all together.
+        PlanError: an output exists or cannot be where it is to be, a format cannot hold a tensor, or the disk has too little
+            room; all together.
     """
     laid_out: list[tuple[_LaidOut, StepItem]] = []
     faults: list[SurgeryError] = []
     items = {item.number: item for item in logical.recipe.steps}
     for output in logical.outputs:
         try:
-            laid_out.append((_lay_out(output, logical, folders, force), items[output.step]))
+            laid_out.append((_lay_out(output, logical, places, force), items[output.step]))
         except SurgeryError as error:
             faults.append(items[output.step].locate(error))
-    faults = faults or [*_overlaps(laid_out), *_room(laid_out, free)]
+    faults = faults or _overlaps(laid_out)
     if faults:
         raise gather(faults)
     budget = max(1 << 20, min(LARGEST_BLOCK, memory // max(jobs, 1)))
     outputs = tuple(_cut(number, laid, budget) for number, (laid, _) in enumerate(laid_out))
-    largest = max((working_bytes(task.expr, task.region) for output in outputs for task in output.tasks if isinstance(task, ComputeBlock)), default=0)
-    return PhysicalPlan(outputs, logical.checks, jobs * largest, tuple(note for laid, _ in laid_out for note in laid.notes))
+    faults = _room(outputs, places, items)
+    if faults:
+        raise gather(faults)
+    costs = [*_task_costs(outputs), *((check_bytes(check, budget), check.key) for check in logical.checks)]
+    peak = sum(cost for cost, _ in nlargest(jobs, costs))  # no more than `jobs` of them are worked on at the same time
+    notes = (*(note for laid, _ in laid_out for note in laid.notes), *_oversized(costs, memory))
+    return PhysicalPlan(outputs, logical.checks, budget, peak, notes, _files_used(logical))
+
+
+def _task_costs(outputs: Iterable[OutputPlan]) -> Iterator[tuple[int, str]]:
+    """The memory of each task that needs more than a fixed buffer, with the key it is for."""
+    for output in outputs:
+        for task in output.tasks:
+            if isinstance(task, ComputeBlock):
+                yield working_bytes(task.expr, task.region), task.key
+            elif isinstance(task, CopyRun):
+                yield from ((2 * piece.nbytes, piece.key) for piece in task.pieces if piece.codec is not None)
+
+
+def _oversized(costs: list[tuple[int, str]], memory: int) -> Iterator[str]:
+    """A note on tensors that cannot be had in parts, and are larger than all memory that was granted."""
+    oversized = {key: size_text(cost) for cost, key in sorted(costs) if cost > memory}
+    if len(oversized) == 1:
+        yield from (f"`{key}` needs {size} at once, more than --memory" for key, size in oversized.items())
+    elif oversized:
+        needs = listed([f"`{key}` {size}" for key, size in reversed(oversized.items())])
+        yield f"{plural(len(oversized), 'tensor')} are each needed at once, more than --memory: {needs}"
 
 
 class _LaidOut(NamedTuple):
@@ -62,15 +98,21 @@ class _LaidOut(NamedTuple):
     companions: tuple[Companion, ...]
     stale: tuple[str, ...]
     overwrites: bool
+    may_replace: bool
     notes: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
-        """The files it writes, by their names in its folder."""
+        """The files that are its own, by their names in its folder."""
         return [file.name for file in self.layout.files] + [companion.name for companion in self.companions]
 
+    @property
+    def updates(self) -> list[str]:
+        """The files that it goes on from and may share with other outputs."""
+        return [update.name for update in self.layout.updates]
 
-def _lay_out(output: Output, logical: LogicalPlan, folders: Mapping[str, frozenset[str]], force: bool) -> _LaidOut:
+
+def _lay_out(output: Output, logical: LogicalPlan, places: Mapping[str, Place], force: bool) -> _LaidOut:
     sources = _sources(output, logical)
     metadata, notes = merged_metadata(output, sources)
     bundle = Bundle(
@@ -83,30 +125,52 @@ def _lay_out(output: Output, logical: LogicalPlan, folders: Mapping[str, frozens
     )
     layout = formats.by_name(output.format).layout(bundle)
     companions = tuple(companions_of(output, sources, layout))
-    present = folders.get(layout.folder, frozenset())
+    place = places[as_folder(layout.folder)]
     carried = {companion.path for companion in companions}
     graphs = [path for source in sources for path in source.companions if path.endswith(".meta") and path not in carried]
     notes += [f"{output.path}: {path} is left out: it describes the graph under the old keys" for path in graphs]
     notes += [f"{output.path}: {note}" for note in layout.notes]
-    laid = _LaidOut(output, layout, companions, (), False, tuple(notes))
-    stale = tuple(sorted(name for name in present if layout.stale(name) and name not in laid.names))
-    standing = [*(name for name in laid.names if name in present), *stale]
-    if standing and not (output.overwrite or force):
-        found = [posixpath.normpath(posixpath.join(layout.folder, name)) for name in standing]
-        raise PlanError(
-            f"the output `{output.path}` exists",
-            code="output-exists",
-            at=("path",),
-            notes=[f"found {', '.join(found[:5])}" + (" …" if len(found) > 5 else "")],
-            help="set `overwrite: replace` in this step, or run with --force",
-        )
+    laid = _LaidOut(output, layout, companions, (), False, output.overwrite or force, tuple(notes))
+    _refuse_place(laid, place)
+    stale = tuple(sorted(name for name in place.names if layout.stale(name) and name not in laid.names))
+    standing = [*(name for name in laid.names if name in place.names), *stale]
+    if not laid.may_replace:
+        if standing:
+            raise standing_in_the_way(output.path, layout.folder, standing, output.step)
+        for update in layout.updates:
+            if update.name in place.texts and not update.knows(place.texts[update.name]):
+                raise not_of_its_kind(output.path, layout.folder, update.name, output.step)
     return laid._replace(stale=stale, overwrites=bool(standing))
+
+
+def _refuse_place(laid: _LaidOut, place: Place) -> None:
+    """What can be told of paths before anything is written: each would be refused while running."""
+    folder, written = laid.layout.folder, [*laid.names, *laid.updates]
+    staging = staging_folder(staging_name(folder, laid.output.path))
+    long = [name for name in (*folder.split("/"), *written, staging) if len(name.encode(errors="replace")) > _LONGEST_NAME]
+    blocked = [name for name in written if name in place.folders or name in (".", "..")]
+    odd = [name for name in written if not is_plain(name)]
+    if long:
+        raise PlanError(
+            f"a name has {_LONGEST_NAME} bytes at most, and this output needs one of {len(long[0].encode(errors='replace'))}",
+            code="name-too-long",
+            at=("path",),
+            notes=[f"the folder in which it is staged would be {long[0]}" if long[0] == staging else long[0]],
+            help="save under a shorter name",
+        )
+    if place.obstacle:
+        raise PlanError(f"there can be no folder {folder}: {place.obstacle}", code="no-folder", at=("path",), help="save elsewhere")
+    if blocked:
+        path = posixpath.normpath(posixpath.join(folder, blocked[0]))
+        raise PlanError(f"{path} is a folder", code="folder-in-the-way", at=("path",), help="move it away, or save under another name")
+    if odd:
+        raise PlanError(f"{odd[0]!r} cannot be the name of an output file", code="bad-name", at=("path",), help="save under another name")
 
 
 def _cut(number: int, laid: _LaidOut, budget: int) -> OutputPlan:
     tasks, copied, computed = cut_tasks(number, laid.layout, budget)
     path, step, tensors = laid.output.path, laid.output.step, len(laid.output.table)
-    return OutputPlan(path, step, laid.layout, tasks, laid.companions, laid.stale, laid.overwrites, tensors, copied, computed)
+    return OutputPlan(path, step, laid.layout, tasks, laid.companions, laid.stale, laid.overwrites, laid.may_replace, tensors, copied, computed)
 
 
 class _Origins(Mapping[str, Origin]):
@@ -134,32 +198,56 @@ def _sources(output: Output, logical: LogicalPlan) -> list[Indexed]:
     return [indexed for location, indexed in logical.sources.items() if location in used]
 
 
+def _files_used(logical: LogicalPlan) -> tuple[SourceFile, ...]:
+    """All files of the checkpoints that outputs come from: what a plan says of them holds only while none changes."""
+    return tuple(dict.fromkeys(file for output in logical.outputs for source in _sources(output, logical) for file in source.files))
+
+
 def _overlaps(laid_out: list[tuple[_LaidOut, StepItem]]) -> list[SurgeryError]:
     """Two outputs of one recipe that would write the same file, or of which one would remove a file of the other."""
     owner: dict[str, _LaidOut] = {}
+    shared: dict[str, _LaidOut] = {}
     for laid, item in laid_out:
         folder = posixpath.normpath(laid.layout.folder)
-        for path in (posixpath.join(folder, name) for name in (*laid.names, *laid.stale)):
-            other = owner.setdefault(path, laid)
+        own = [posixpath.join(folder, name) for name in (*laid.names, *laid.stale)]
+        updated = [posixpath.join(folder, name) for name in laid.updates]
+        for path in own + updated:
+            other = owner.get(path, laid if path in updated else shared.get(path, laid))
             if other is not laid:
                 message = f"`{laid.output.path}` and `{other.output.path}` would both write `{path}`"
                 return [item.locate(PlanError(message, code="path-conflict", at=("path",), help="save under another path"))]
+        owner |= dict.fromkeys(own, laid)
+        shared |= dict.fromkeys(updated, laid)
     return []
 
 
-def _room(laid_out: list[tuple[_LaidOut, StepItem]], free: Mapping[str, int | None]) -> list[SurgeryError]:
-    """Disk space: staged files live beside the old ones until the commit."""
-    needed: dict[str, int] = {}
-    for laid, item in laid_out:
-        folder = laid.layout.folder
-        needed[folder] = needed.get(folder, 0) + sum(file.size or 0 for file in laid.layout.files)
-        available = free.get(folder)
-        if available is not None and needed[folder] > available:
+def _room(outputs: Sequence[OutputPlan], places: Mapping[str, Place], items: Mapping[int, StepItem]) -> list[SurgeryError]:
+    """Disk space, for each file system: staged files lie beside the old ones until the commit."""
+    needed: dict[int, int] = {}
+    freed: dict[int, dict[str, int]] = {}
+    for output in outputs:
+        folder = as_folder(output.layout.folder)
+        place = places[folder]
+        needed[place.device] = needed.get(place.device, 0) + _new_bytes(output, place)
+        freed.setdefault(place.device, {})[folder] = place.leftover
+        if place.free is None:
+            continue
+        available = place.free + sum(freed[place.device].values())
+        if needed[place.device] > available:
             error = PlanError(
-                f"`{folder}` has room for {size_text(available)}, {size_text(needed[folder])} are needed",
+                f"`{output.layout.folder}` has room for {size_text(available)}, {size_text(needed[place.device])} are needed",
                 code="disk-full",
                 at=("path",),
                 help="free some space, or save elsewhere; the old output is kept until the new one is complete",
             )
-            return [item.locate(error)]
+            return [items[output.step].locate(error)]
     return []
+
+
+def _new_bytes(output: OutputPlan, place: Place) -> int:
+    """Bytes that will take space: all, but for copies on a file system that lets both files have the same blocks."""
+    nbytes = sum(file.size or 0 for file in output.layout.files)
+    if not place.shares:
+        return nbytes
+    copies = (task for task in output.tasks if isinstance(task, CopyRun))
+    return nbytes - sum(task.nbytes for task in copies if task.source.fingerprint.device == place.device)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from surgery import formats
 from surgery.errors import NotFoundError, SourceError, SurgeryError, gather, near
@@ -12,15 +13,18 @@ from surgery.formats.base import Disk, Indexed
 from surgery.steps.base import Catalog, Reads, Wanted
 from surgery.steps.save import Save
 
+if TYPE_CHECKING:
+    from surgery.files import Place
+
 _MOST_SPEC_BYTES = 64 << 20
+_MOST_TEXT_BYTES = 1 << 20
 
 
 class Facts(NamedTuple):
-    """What was found: the catalog, and for each folder that will be written to the names in it and the free bytes."""
+    """What was found: the catalog, and every folder that may be written to, by its path as `folders_of` gives it."""
 
     catalog: Catalog
-    folders: Mapping[str, frozenset[str]]
-    free: Mapping[str, int | None]
+    places: Mapping[str, Place]
 
 
 def probe(recipe: Any, disk: Disk) -> Facts:
@@ -46,25 +50,49 @@ def probe(recipe: Any, disk: Disk) -> Facts:
                 faults.append(item.locate(error))
     if faults:
         raise gather(faults)
-    places = {folder for item in recipe.steps if isinstance(item.step, Save) for folder in folders_of(item.step.path)}
-    for folder in places:
+    folders = {folder for item in recipe.steps if isinstance(item.step, Save) for folder in folders_of(item.step.path)}
+    for folder in folders:
         recover(folder)  # before its names are looked at: the run will find a committed save finished
-    names = {folder: frozenset(disk.names(folder)) for folder in places}
-    return Facts(Catalog(checkpoints, targets), names, {folder: _room(folder) for folder in places})
+    return Facts(Catalog(checkpoints, targets), {folder: _place(folder, disk) for folder in folders})
 
 
-def _room(folder: str) -> int | None:
-    """Bytes that a run may write: what is free, and what a killed run still takes."""
+def _place(folder: str, disk: Disk) -> Place:
+    from surgery import files
     from surgery.commit import leftover_bytes
-    from surgery.files import free_bytes
+    from surgery.formats.tf_state import FILE_NAME
 
-    free = free_bytes(folder)
-    return None if free is None else free + leftover_bytes(folder)
+    obstacle = files.obstacle(folder)
+    if obstacle:
+        return files.Place(obstacle=obstacle)
+    names = frozenset(disk.names(folder))
+    state = posixpath.join(folder, FILE_NAME)
+    return files.Place(
+        names=names,
+        folders=files.folders_in(folder),
+        texts={FILE_NAME: _beginning(state, disk)} if disk.is_file(state) else {},
+        device=files.device_of(folder),
+        free=files.free_bytes(folder),
+        leftover=leftover_bytes(folder),
+        shares=files.shares_blocks(folder),
+    )
+
+
+def _beginning(path: str, disk: Disk) -> bytes:
+    """A small file, or enough of a large one to tell that it is something else; nothing where it cannot be read, which the run will tell."""
+    with suppress(SourceError):
+        file, read = disk.open(path)
+        return read(0, min(file.nbytes, _MOST_TEXT_BYTES))
+    return b""
 
 
 def folders_of(path: str) -> tuple[str, str]:
     """The two folders an output under this path may live in: beside it, or in it."""
-    return posixpath.dirname(path) or ".", path
+    return as_folder(posixpath.dirname(path)), as_folder(path)
+
+
+def as_folder(path: str) -> str:
+    """One spelling of a folder's path, so that layouts and facts meet: no slashes at its end."""
+    return path.rstrip("/") or path[:1] or "."
 
 
 def open_checkpoint(path: str, disk: Disk, format: str | None = None, *, strict: bool = True) -> Indexed:
@@ -136,7 +164,7 @@ def _spelled_out(path: str, disk: Disk) -> Mapping[str, Wanted]:
     from pydantic import ValidationError
 
     from surgery.located import parse
-    from surgery.recipe import faults_of, place
+    from surgery.model_faults import faults_of, place
     from surgery.steps.targets import VariablesFile, as_wanted, lint_variables
 
     file, read = disk.open(path)
@@ -144,7 +172,7 @@ def _spelled_out(path: str, disk: Disk) -> Mapping[str, Wanted]:
     try:
         spec = VariablesFile.model_validate(document.data)
     except ValidationError as error:
-        raise gather(faults_of(error, document, (), VariablesFile)) from None
+        raise gather(faults_of(error, document, (), VariablesFile, "the target spec")) from None
     faults: list[SurgeryError] = [fault.located(place(document, fault.at)) for fault in lint_variables(spec.variables, ("variables",))]
     if faults:
         raise gather(faults)

@@ -10,11 +10,12 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from surgery import steps as registry
-from surgery.errors import RecipeError, SurgeryError, Where, gather, near
+from surgery.errors import RecipeError, SurgeryError, gather, near
 from surgery.located import LITERAL_KEYS, Document, parse
+from surgery.model_faults import faults_of, place
 from surgery.parameters import resolve
 from surgery.steps.base import Model, Step
 from surgery.steps.load import Load
@@ -143,7 +144,11 @@ def _head(document: Document) -> Head:
             raise RecipeError("`surgery` is the version number 1", code="bad-value").located(document.where(("surgery",)))
         return Head.model_validate(document.data)
     except ValidationError as error:
-        raise gather(faults_of(error, document, (), Head)) from None
+        faults = faults_of(error, document, (), Head)
+        for fault in faults:
+            if fault.at[:1] == ("steps",) and len(fault.at) == 2:
+                fault.help = "write a step as `- drop: {match: …}`, or take the `-` away"
+        raise gather(faults) from None
 
 
 def _undeclared(document: Document, head: Head) -> list[SurgeryError]:
@@ -157,12 +162,21 @@ def _undeclared(document: Document, head: Head) -> list[SurgeryError]:
             faults.append(error)
             continue
         for name in unknown:
-            close = near(name, known)
-            help = f"did you mean `${{{close[0]}}}`?" if close else f"declare it: `params: {{{name}: {{type: string}}}}`; a literal is `$${{{name}}}`"
-            if name.startswith("env."):
-                help = f"list it: `env: [{name.removeprefix('env.')}]`"
+            help = _declaration(name, known, path)
             faults.append(RecipeError(f"no parameter is called `{name}`", code="unknown-param", help=help).located(place(document, path)))
     return faults
+
+
+def _declaration(name: str, known: Iterable[str], path: Path) -> str:
+    """What to do about a name that stands in a `${…}` at `path` and is declared nowhere."""
+    if name.startswith("env."):
+        return f"list it: `env: [{name.removeprefix('env.')}]`"
+    close = near(name, known)
+    if close:
+        return f"did you mean `${{{close[0]}}}`?"
+    in_template = path[-1] == "to" and path[2] in ("rename", "copy")  # there a brace is written twice
+    literal = f"$${{{{{name}}}}}" if in_template else f"$${{{name}}}"
+    return f"declare it: `params: {{{name}: {{type: string}}}}`; a literal is `{literal}`"
 
 
 def _scalars(data: Any, path: Path) -> Iterator[tuple[Path, str]]:
@@ -182,11 +196,10 @@ def _step(document: Document, index: int, raw: Any, unresolved: set[Path]) -> tu
     path: Path = ("steps", index)
     words = [word for word in raw if word != "name"]
     label = raw.get("name", "")
-    if len(words) != 1 or not isinstance(label, str):
-        error = RecipeError(
-            "a step is one word with its options", code="bad-step", help="write `- rename: {match: a, to: b}`; `name:` may stand beside it"
-        )
-        return None, [error.located(document.where((*path, words[1]), key=True) if len(words) > 1 else document.where(path))]
+    if len(words) != 1:
+        return None, [_not_one_word(document, path, words)]
+    if not isinstance(label, str):
+        return None, [RecipeError("`name` wants text", code="bad-value", help="put it in quotes").located(document.where((*path, "name")))]
     word = words[0]
     try:
         model = registry.by_word(word)
@@ -202,6 +215,17 @@ def _step(document: Document, index: int, raw: Any, unresolved: set[Path]) -> tu
         return None, [fault for fault in found if not any(_within(fault.at, place_) for place_ in hidden)]
     item = StepItem(step, index, label, document)
     return item, [] if unresolved else [item.locate(fault) for fault in step.lint()]
+
+
+def _not_one_word(document: Document, path: Path, words: Sequence[str]) -> SurgeryError:
+    slips = [word for word in words if word not in registry.WORDS and near(word, ["name"])]
+    if slips:
+        error = RecipeError(f"a step has no option `{slips[0]}`", code="unknown-option", help="did you mean `name`?")
+        return error.located(document.where((*path, slips[0]), key=True))
+    error = RecipeError(
+        "a step is one word with its options", code="bad-step", help="write `- rename: {match: a, to: b}`; `name:` may stand beside it"
+    )
+    return error.located(document.where((*path, words[1]), key=True) if len(words) > 1 else document.where(path))
 
 
 def _within(at: Path, open_path: Path) -> bool:
@@ -230,99 +254,3 @@ def _conflicts(items: Iterable[StepItem]) -> list[SurgeryError]:
         elif isinstance(item.step, Save):
             saved[path] = item
     return faults
-
-
-def place(document: Document, path: Path, offset: int | None = None, *, key: bool = False) -> Where:
-    """The position of a path, where parts that the models add (list wrappers, union tags) are passed over."""
-    node: Any = document.data
-    real: list[str | int] = []
-    for part in path:
-        if _inside(node, part):
-            node = node[part]
-            real.append(part)
-    return document.where(tuple(real), key=key, offset=offset)
-
-
-def _inside(node: Any, part: str | int) -> bool:
-    return (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int) and part < len(node))
-
-
-_KINDS = {
-    "string": "text",
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "list": "a list",
-    "dict": "a mapping",
-    "model": "a mapping",
-    "mapping": "a mapping",
-}
-
-
-def faults_of(error: ValidationError, document: Document, base: Path, model: type[BaseModel]) -> list[SurgeryError]:
-    """What pydantic found, as recipe errors: one for each place, in the order of the file."""
-    grouped: dict[Path, list[Any]] = {}
-    for detail in error.errors(include_url=False, include_context=True):
-        path = _real_path(document.data, (*base, *detail["loc"]))
-        grouped.setdefault(path, []).append(detail)
-    faults: list[SurgeryError] = []
-    for path, details in grouped.items():
-        if any(other[: len(path)] == path and other != path for other in grouped) and all(detail["type"].endswith("_type") for detail in details):
-            continue  # the branch of a union that the value was never meant for; the fault lies deeper
-        fault = _fault(path, details, document, base, model)
-        fault.at = path
-        faults.append(fault)
-    return sorted(faults, key=lambda fault: (fault.where.line, fault.where.column) if fault.where else (0, 0))
-
-
-def _real_path(data: Any, path: Path) -> Path:
-    """The path without union tags and wrapper indexes; a last part that is not in the file (a missing field) stays."""
-    real: list[str | int] = []
-    for position, part in enumerate(path):
-        if _inside(data, part):
-            data = data[part]
-            real.append(part)
-        elif position == len(path) - 1 and isinstance(data, dict) and isinstance(part, str) and "[" not in part and part not in _KINDS:
-            real.append(part)
-    return tuple(real)
-
-
-def _fault(path: Path, details: list[Any], document: Document, base: Path, model: type[BaseModel]) -> RecipeError:
-    kinds = [detail["type"] for detail in details]
-    name = path[-1] if path else ""
-    subject = f"item {name} of `{path[-2]}`" if isinstance(name, int) and len(path) > 1 else f"`{name}`"
-    if "extra_forbidden" in kinds:
-        words = _fields(model)
-        close = near(str(name), words)
-        where = document.where(path, key=True)
-        owner = f"`{base[-1]}`" if base else "a recipe"
-        help = f"did you mean `{close[0]}`?" if close else f"{owner} knows {', '.join(words)}"
-        return RecipeError(f"{owner} has no option `{name}`", code="unknown-option", help=help).located(where)
-    if "missing" in kinds:
-        owner = f"`{path[-2]}`" if len(path) > 1 and isinstance(path[-2], str) else f"`{base[-1]}`" if base else "the recipe"
-        return RecipeError(f"{owner} lacks `{name}`", code="missing-option", help=f"add `{name}:`").located(document.where(path[:-1]))
-    wanted = list(dict.fromkeys(_KINDS[kind.split("_")[0]] for kind in kinds if kind.split("_")[0] in _KINDS and kind.endswith("_type")))
-    if wanted and len(wanted) == len({*kinds}):
-        return RecipeError(f"{subject} wants {' or '.join(wanted)}", code="bad-value", notes=_about(model, name)).located(document.where(path))
-    detail = details[-1]
-    message = str(detail["ctx"]["error"]) if detail["type"] == "value_error" else detail["msg"][:1].lower() + detail["msg"][1:]
-    return RecipeError(message if detail["type"] == "value_error" else f"{subject}: {message}", code="bad-value", notes=_about(model, name)).located(
-        document.where(path)
-    )
-
-
-def _fields(model: type[BaseModel]) -> list[str]:
-    """The words a model knows; for a list of rules those of a rule."""
-    fields = model.model_fields
-    if list(fields) == ["root"]:
-        from typing import get_args
-
-        rule = get_args(fields["root"].annotation)
-        return _fields(rule[0]) if rule else []
-    return [field.alias or name for name, field in fields.items()]
-
-
-def _about(model: type[BaseModel], name: str | int) -> list[str]:
-    """What the model says about a field."""
-    fields = model.model_fields.items()
-    return [f"`{name}`: {field.description}" for field_name, field in fields if (field.alias or field_name) == name and field.description]

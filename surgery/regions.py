@@ -1,7 +1,8 @@
-"""Regions of tensors: one half-open `(start, stop)` pair per axis."""
+"""Regions of tensors: one half-open `(start, stop)` pair per axis. Offsets and lengths are in elements, in C order. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 Region = tuple[tuple[int, int], ...]
@@ -17,18 +18,42 @@ def extent_of(region: Region) -> tuple[int, ...]:
     return tuple(stop - start for start, stop in region)
 
 
-def runs_of(shape: tuple[int, ...], region: Region) -> tuple[int, list[int]]:
-    """A region of a C-order array as contiguous runs: elements per run, and the element offset of each."""
-    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    split = len(shape)
-    while split > 0 and region[split - 1] == (0, shape[split - 1]):
-        split -= 1
-    if split == 0:
-        return prod(shape), [0]
-    axis = split - 1
-    length = (region[axis][1] - region[axis][0]) * strides[axis]
-    starts = [region[axis][0] * strides[axis]]
-    for outer in range(axis - 1, -1, -1):
-        low, high = region[outer]
-        starts = [index * strides[outer] + rest for index in range(low, high) for rest in starts]
-    return length, starts
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """For each axis, how far apart neighbours along it lie."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def span_of(shape: tuple[int, ...], region: Region) -> tuple[int, int]:
+    """The range from the first to behind the last element of a region that is not empty. As long as the region: it is one run."""
+    strides = strides_of(shape)
+    first = sum(start * stride for (start, _), stride in zip(region, strides, strict=True))
+    last = sum((stop - 1) * stride for (_, stop), stride in zip(region, strides, strict=True))
+    return first, last + 1
+
+
+def spans(shape: tuple[int, ...], region: Region, longest: int, gap: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Cut a region that is not empty into parts that are each worth reading as one span; for each its span and its extent.
+
+    A span is at most `longest`, with no hole of `gap` or more inside. The parts are contiguous within the region and come in
+    C order, so that their elements one after the other are the region's.
+    """
+    axis = next((axis for axis, (start, stop) in enumerate(region) if stop - start > 1), None)
+    if axis is None:
+        yield *span_of(shape, region), extent_of(region)
+        return
+    start, stop = region[axis]
+    before, behind, stride = region[:axis], region[axis + 1 :], strides_of(shape)[axis]
+    row = (*before, (start, start + 1), *behind)
+    extent = extent_of(row)
+    first, last = span_of(shape, row)
+    rows = longest // stride if stride - (last - first) < gap else 0  # holes further inside are no larger than those between rows
+    if rows:
+        for low in range(0, stop - start, rows):
+            high = min(low + rows, stop - start)
+            yield first + low * stride, last + (high - 1) * stride, (*extent[:axis], high - low, *extent[axis + 1 :])
+    elif last - first == prod(extent) <= longest:
+        for offset in range(0, (stop - start) * stride, stride):
+            yield first + offset, last + offset, extent
+    else:
+        for index in range(start, stop):
+            yield from spans(shape, (*before, (index, index + 1), *behind), longest, gap)

@@ -12,6 +12,7 @@ from surgery.arithmetic import parse as parse_arithmetic
 from surgery.errors import PlanError, RecipeError, plural
 from surgery.patterns import Pattern
 
+_MOST_DIGITS = 18
 _REFERENCE = re.compile(r"\\(\d{1,2}|g<([^>]*)>|.)|\{\{|\}\}|\{([^{}]*)\}|[{}]", re.DOTALL)
 
 
@@ -65,7 +66,7 @@ class _Number(NamedTuple):
         values = {}
         for name in self.expression.names:
             found = match.group(name)
-            if found is None or not found.isascii() or not found.isdigit():
+            if found is None or not found.isascii() or not found.isdigit() or len(found) > _MOST_DIGITS:
                 help = f"let it match digits: `(?P<{name}>\\d+)`"
                 raise PlanError(f"group `{name}` is {found!r}, not an integer, in {match.string!r}", code="bad-number", help=help)
             values[name] = int(found)

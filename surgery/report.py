@@ -7,18 +7,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from surgery.errors import listed, plural
+from surgery.errors import UnsupportedFeature, listed, one_line, plural
 from surgery.expr import Expr
 from surgery.tensors import TensorSpec
 from surgery.units import size_text
 
 if TYPE_CHECKING:
-    from surgery.api import Checkpoint, Plan
+    from surgery.api import Checkpoint, LazyTensor, Plan
     from surgery.execute import Report
     from surgery.table import Entry
 
 _NUMBERED = re.compile(r"\d+")
 _SHOWN_KEYS = 12
+_DEEPEST = 50
+_LONGEST_YAML_KEY = 1000  # `key: value` on one line allows 1024 characters
+_MOST_DIGITS = 18
 
 
 def plan_text(plan: Plan) -> str:
@@ -48,7 +51,7 @@ def plan_text(plan: Plan) -> str:
     if plan.logical.checks:
         lines.append(f"check  {plural(len(plan.logical.checks), 'demand')} on values before the commit")
     lines.append(f"memory {size_text(plan.physical.peak_bytes)} for arrays at most, {plural(plan.jobs, 'job')}")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def collapsed(rows: Mapping[str, TensorSpec], shown: int = _SHOWN_KEYS) -> list[str]:
@@ -74,6 +77,8 @@ def _numbered(keys: list[str]) -> str:
             return f"{keys[0]} and {len(keys) - 1:,} alike"
         values.append(numbers)
     place = varying.pop()
+    if any(len(numbers[place]) > _MOST_DIGITS for numbers in values):
+        return f"{keys[0]} and {len(keys) - 1:,} alike"
     found = sorted(int(numbers[place]) for numbers in values)
     span = f"{found[0]}-{found[-1]}" if found == list(range(found[0], found[0] + len(found))) else ", ".join(map(str, found[:6]))
     at = iter(range(len(first)))
@@ -148,14 +153,14 @@ def tree(tensors: Mapping[str, Expr]) -> str:
     root: dict[str, Any] = {}
     for key, expr in tensors.items():
         node = root
-        *scopes, leaf = key.split(separator)
+        *scopes, leaf = key.split(separator, _DEEPEST)
         for scope in scopes:
             child = node.setdefault(scope + separator, {})
             node = child if isinstance(child, dict) else node
         node[leaf] = expr
     lines: list[str] = []
     _branches(root, "", lines)
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _branches(node: Mapping[str, Any], indent: str, lines: list[str]) -> None:
@@ -186,45 +191,52 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "metadata": dict(checkpoint.metadata),
         "files": [file.path for file in checkpoint.indexed.files],
         "notes": list(checkpoint.indexed.notes),
-        "tensors": {
-            key: {"dtype": tensor.dtype, "shape": list(tensor.shape), "nbytes": _stored_bytes(tensor.expr)} for key, tensor in checkpoint.items()
-        },
+        "tensors": {key: {"dtype": tensor.dtype, "shape": list(tensor.shape), "nbytes": _nbytes(tensor.expr)} for key, tensor in checkpoint.items()},
     }
 
 
-def _stored_bytes(expr: Expr) -> int:
+def _nbytes(expr: Expr) -> int:
     ranges = expr.view()
-    return sum(extent.nbytes for extent in ranges) if ranges is not None else expr.spec.nbytes
+    return expr.spec.nbytes if expr.spec.dtype.bits or ranges is None else sum(extent.nbytes for extent in ranges)
 
 
 def spec_yaml(checkpoint: Checkpoint) -> str:
-    """A target spec (`variables:`) of a checkpoint, to be used with `like:`."""
-    lines = ["variables:"]
-    for key, tensor in checkpoint.items():
-        lines.append(f"  {_yaml_text(key)}: {{shape: {list(tensor.shape)}, dtype: {tensor.dtype}}}")
-    return "\n".join(lines) if len(lines) > 1 else "variables: {}"
+    """A target spec (`variables:`) of a checkpoint, to be used with `like:`.
+
+    Raises:
+        UnsupportedFeature: a key is not UTF-8, for which YAML has no form.
+    """
+    lines = [_variable(key, f"{{shape: {list(tensor.shape)}, dtype: {tensor.dtype}}}") for key, tensor in checkpoint.items()]
+    return "\n".join(["variables:", *lines]) if lines else "variables: {}"
 
 
-def _yaml_text(text: str) -> str:
-    """A key as YAML, in double quotes where it has to be; bytes that are not UTF-8 have no form there."""
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text):
-        return text
-    return "".join(['"', *(letter if letter.isprintable() and letter not in '"\\' else f"\\U{ord(letter):08x}" for letter in text), '"'])
+def _variable(key: str, spec: str) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        raise UnsupportedFeature(f"{key!a} is not UTF-8, and YAML has no form for it", help="use the checkpoint itself as `like`")
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", key) and len(key) <= _LONGEST_YAML_KEY:
+        return f"  {key}: {spec}"
+    quoted = "".join(letter if letter.isprintable() and letter not in '"\\' else f"\\U{ord(letter):08x}" for letter in key)
+    return f'  "{quoted}": {spec}' if len(quoted) <= _LONGEST_YAML_KEY else f'  ? "{quoted}"\n  : {spec}'
 
 
-def tensor_text(checkpoint: Checkpoint, key: str) -> str:
+def tensor_text(tensor: LazyTensor) -> str:
     """One tensor with its place in the file and its values, shortened as numpy does."""
     import numpy as np
 
-    tensor = checkpoint[key]
-    lines = [f"{key}  {tensor.spec}  {size_text(tensor.spec.nbytes)}"]
-    for extent in tensor.expr.view() or ():
-        lines.append(
-            f"{extent.file.path}, bytes {extent.start:,} to {extent.stop:,}"
-            + (f", {extent.file.checksum_kind} {extent.checksum:08x}" if extent.checksum is not None else "")
-        )
-    lines.append(np.array2string(tensor.numpy(), threshold=40, edgeitems=3))
-    return "\n".join(lines)
+    lines = [f"{tensor.key}  {tensor.spec}  {size_text(_nbytes(tensor.expr))}"]
+    lines += [
+        f"{extent.file.path}, bytes {extent.start:,} to {extent.stop:,}"
+        + (f", {extent.file.checksum_kind} {extent.checksum:08x}" if extent.checksum is not None else "")
+        for extent in tensor.expr.view() or ()
+    ]
+    return "\n".join([*map(one_line, lines), np.array2string(tensor.numpy(), threshold=40, edgeitems=3)])
+
+
+def tensor_json(tensor: LazyTensor) -> dict[str, Any]:
+    """One tensor's headers for programs, with the byte ranges where it lies."""
+    ranges = tensor.expr.view()
+    places = [{"file": extent.file.path, "start": extent.start, "stop": extent.stop} for extent in ranges or ()]
+    return {"key": tensor.key, "dtype": tensor.dtype, "shape": list(tensor.shape), "nbytes": _nbytes(tensor.expr), "stored": places}
 
 
 def explain(plan: Plan, key: str) -> str:
@@ -278,7 +290,7 @@ def _explained(plan: Plan, number: int, key: str) -> str:
         for placement in file.placements:
             if placement.key == key:
                 path = posixpath.join(planned.layout.folder, file.name)
-                stop = placement.start + (sum(extent.nbytes for extent in ranges) if ranges else entry.spec.nbytes)
+                stop = placement.start + _nbytes(entry.expr)
                 lines.append(f"  {'written':<12} {path}, bytes {placement.start:,} to {stop:,}")
     return "\n".join(lines)
 

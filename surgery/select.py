@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from surgery import keys as keytext
-from surgery.dtypes import DTYPES
-from surgery.errors import NotFoundError, PlanError, RecipeError, SurgeryError, listed, near, plural
+from surgery.errors import NotFoundError, PlanError, RecipeError, SurgeryError, listed, plural
 from surgery.patterns import Clock, Pattern, compile_pattern
 from surgery.steps.base import Model, OneOrMany, Rules, State, given
 from surgery.table import Table
 from surgery.tensors import TensorSpec
-from surgery.units import SIZE, parse_size
-
-Path = tuple[str | int, ...]
-Texts = str | Annotated[list[str], Field(min_length=1)]
-Size = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=SIZE)]
-
-
-def texts(value: Texts | None) -> list[str]:
-    """A text or a list of texts, as a list."""
-    return [] if value is None else [value] if isinstance(value, str) else value
-
-
-class Where(Model):
-    """Facts about a tensor. Further words are named groups of `match` with an integer or a half-open `[low, high]`."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, int | Annotated[list[int], Field(min_length=2, max_length=2)]]
-
-    dtype: Texts | None = Field(None, description="element type, or a list of them")
-    ndim: int | list[int] | None = Field(None, description="number of axes, or a list of numbers")
-    shape: list[int] | None = Field(None, description="exact shape; -1 stands for any size")
-    min_bytes: Size | None = Field(None, description="at least this many bytes (20MB, 1GiB)")
-    max_bytes: Size | None = Field(None, description="at most this many bytes")
-
-    def groups(self) -> Mapping[str, int | list[int]]:
-        """The conditions on named groups."""
-        return self.__pydantic_extra__ or {}
-
-    def test(self) -> Callable[[TensorSpec], bool]:
-        """The conditions on the spec, as one predicate."""
-        names = set(texts(self.dtype))
-        ndims = {self.ndim} if isinstance(self.ndim, int) else set(self.ndim or ())
-        low = None if self.min_bytes is None else parse_size(self.min_bytes)
-        high = None if self.max_bytes is None else parse_size(self.max_bytes)
-        shape = self.shape
-
-        def holds(spec: TensorSpec) -> bool:
-            return not (
-                (names and spec.dtype.name not in names)
-                or (ndims and len(spec.shape) not in ndims)
-                or (low is not None and spec.nbytes < low)
-                or (high is not None and spec.nbytes > high)
-                or (
-                    shape is not None
-                    and (len(shape) != len(spec.shape) or any(want not in (-1, size) for want, size in zip(shape, spec.shape, strict=True)))
-                )
-            )
-
-        return holds
+from surgery.where import Path, Texts, Where, in_groups, placed, texts
 
 
 class Facts(Model):
@@ -77,7 +29,7 @@ class Facts(Model):
         return bool(self.match or self.keys or self.where)
 
     def lint_facts(self, at: Path = ()) -> Iterator[RecipeError]:
-        """Faults of patterns, dtypes and group names."""
+        """Faults of patterns and of `where`."""
         groups: set[str] = set()
         for path, text in placed(self.match, (*at, "match")):
             try:
@@ -85,40 +37,8 @@ class Facts(Model):
             except RecipeError as error:
                 error.at = path
                 yield error
-        if self.where is None:
-            return
-        for path, name in placed(self.where.dtype, (*at, "where", "dtype")):
-            if name not in DTYPES:
-                yield unknown_dtype(name, path)
-        for name in self.where.groups():
-            if name not in groups:
-                words = ["dtype", "ndim", "shape", "min_bytes", "max_bytes", *sorted(groups)]
-                close = near(name, words)
-                yield RecipeError(
-                    f"`{name}` is neither a fact nor a named group of `match`",
-                    code="unknown-group",
-                    at=(*at, "where", name),
-                    help=f"did you mean `{close[0]}`?" if close else f"write `(?P<{name}>\\d+)` in `match`, or one of {', '.join(words[:5])}",
-                )
-
-
-def placed(value: Texts | None, at: Path) -> Iterator[tuple[Path, str]]:
-    """Each text of a field with its path in the recipe."""
-    if isinstance(value, str):
-        yield at, value
-    for index, text in enumerate(value if isinstance(value, list) else ()):
-        yield (*at, index), text
-
-
-def unknown_dtype(name: str, at: Path) -> RecipeError:
-    """The error for a dtype that does not exist, with the nearest one that does."""
-    close = near(name, DTYPES)
-    return RecipeError(
-        f"no dtype is called `{name}`",
-        code="unknown-dtype",
-        at=at,
-        help=f"did you mean `{close[0]}`?" if close else f"dtypes are {', '.join(DTYPES)}",
-    )
+        if self.where is not None:
+            yield from self.where.lint(groups, (*at, "where"))
 
 
 class Selector(Facts):
@@ -171,7 +91,6 @@ class _Matcher:
 
     def selects(self, key: str) -> bool:
         """Whether all facts hold for this key."""
-        found: Any = None
         if self.by_keys:
             named = key in self.exact
             for text, compiled in self.globs:
@@ -181,24 +100,15 @@ class _Matcher:
             if not named:
                 return False
         if self.patterns:
+            fits = False
             for pattern in self.patterns:
-                candidate = pattern.search(key, self.clock)
-                if candidate is not None:
+                match = pattern.search(key, self.clock)
+                if match is not None:
                     self.touched.add(pattern.text)
-                    found = found or candidate
-            if found is None or (self.groups and not self._in_groups(found)):
+                    fits = fits or in_groups(self.groups, match)
+            if not fits:
                 return False
         return self.holds is None or self.holds(self.table[key].expr.spec)
-
-    def _in_groups(self, found: Any) -> bool:
-        for name, wanted in self.groups.items():
-            text = found.group(name)
-            if text is None or not text.isdigit():
-                return False
-            low, high = (wanted, wanted + 1) if isinstance(wanted, int) else wanted
-            if not low <= int(text) < high:
-                return False
-        return True
 
 
 def timed_out(pattern: str, at: Path) -> PlanError:
@@ -222,7 +132,7 @@ def select(selector: Selector, state: State, default: Callable[[TensorSpec], boo
         chosen, faults = list(table), list[SurgeryError]()
     else:
         chosen, faults = _walk(selector, state, default, at)
-    return Selection(chosen, faults or _number(selector, len(chosen), len(table), at))
+    return Selection(chosen, faults or _number(selector, len(chosen), table, at))
 
 
 def _walk(selector: Selector, state: State, default: Callable[[TensorSpec], bool] | None, at: Path) -> tuple[list[str], list[SurgeryError]]:
@@ -272,7 +182,7 @@ def _untouched(selector: Selector, wanted: _Matcher, state: State, at: Path) -> 
     return faults
 
 
-def _number(selector: Selector, chosen: int, total: int, at: Path) -> list[SurgeryError]:
+def _number(selector: Selector, chosen: int, table: Table, at: Path) -> list[SurgeryError]:
     if selector.count is not None and chosen != selector.count:
         word, demand = "count", f"exactly {selector.count:,}"
     elif selector.at_least is not None and chosen < selector.at_least:
@@ -281,10 +191,10 @@ def _number(selector: Selector, chosen: int, total: int, at: Path) -> list[Surge
         return []
     return [
         PlanError(
-            f"{plural(chosen, 'key')} of {total:,} selected, {demand} wanted",
+            f"{plural(chosen, 'key')} of {len(table):,} selected, {demand} wanted",
             code="wrong-count",
             at=(*at, word),
-            help="look at the keys with `surgery inspect`, or correct the number",
+            help=f"{how_to_look(table)}, or correct the number",
             data={"selected": chosen},
         )
     ]
@@ -292,7 +202,7 @@ def _number(selector: Selector, chosen: int, total: int, at: Path) -> list[Surge
 
 def nothing_matched(text: str, table: Table, at: Path) -> PlanError:
     """The error for a rule that touches no key, with a spelling that would."""
-    note, help = "", "look at the keys with `surgery inspect`, or set `optional: true`"
+    note, help = "", f"{how_to_look(table)}, or set `optional: true`"
     if keytext.is_glob(text):
         note = "globs are case-sensitive and cover the whole key; `*` stops at `/` and `.`, `**` does not"
         folded = keytext.glob(text.lower())
@@ -317,7 +227,8 @@ def missing(
 ) -> NotFoundError:
     """TensorFlow's sentence for the first missing key, with all of them, where was searched, near names and what became of them."""
     table: Mapping[str, Any] = state.table if among is None else among
-    searched = searched or _sources(state.table)
+    look = how_to_look(state.table) if among is None else _inspect([searched])
+    searched = searched or listed(_sources(state.table), 3) or "the table"
     count = plural(len(wanted), "key")
     has = f"which has {len(table):,}" if among is not None else f"{len(table):,} in the table at this point"
     notes = [f"{count}{wanted_by} {'is' if len(wanted) == 1 else 'are'} missing in {searched}, {has}"]
@@ -331,14 +242,22 @@ def missing(
         sentence=True,
         at=at,
         notes=notes,
-        help=f"near names: {listed(close)}" if close else "list the keys with `surgery inspect`",
+        help=f"near names: {listed(close)}" if close else look,
         data={"keys": list(wanted), "searched": searched, "near": close},
     )
 
 
-def _sources(table: Table) -> str:
-    names = sorted({entry.source for entry in table.values() if entry.source})
-    return listed(names, 3) if names else "the table"
+def _sources(table: Table) -> list[str]:
+    return sorted({entry.source for entry in table.values() if entry.source})
+
+
+def how_to_look(table: Table) -> str:
+    """The command that lists the keys of a table's checkpoints."""
+    return _inspect(_sources(table)) if _sources(table) else "look at the steps before this one"
+
+
+def _inspect(paths: Sequence[str]) -> str:
+    return "list the keys with " + " and ".join(f"`surgery inspect {shlex.quote(path)}`" for path in paths[:2])
 
 
 def _fates(wanted: Sequence[str], state: State) -> list[str]:

@@ -6,6 +6,7 @@ Immutable; every change is a new table. This is what steps rewrite and outputs a
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from surgery.expr import Expr
@@ -108,23 +109,23 @@ class Table(Mapping[str, Entry]):
         """The table with rows set; a key that is there keeps its place."""
         return Table({**self._rows, **rows})
 
-    def rekey(self, names: Mapping[str, str], step: int, *, replace: bool = False) -> Rekeyed:
+    def rekey(self, names: Mapping[str, str], step: int, *, winners: AbstractSet[str] = frozenset()) -> Rekeyed:
         """Exchange all names at once, so that keys can swap and rotate; order stays.
 
-        With `replace` a renamed key wins over one that stayed, which is then `replaced`. Collisions are returned, and the table
+        What the old keys in `winners` become wins over a key that stayed, which is then `replaced`. Collisions are returned, and the table
         then keeps the first of the colliding tensors.
         """
         moved = {old: new for old, new in names.items() if new != old}
         if not moved:
             return Rekeyed(self, {})
-        taken = set(moved.values())
+        taken = {moved[old] for old in winners if old in moved}
         rows: dict[str, Entry] = {}
         replaced: list[str] = []
         sources: dict[str, list[str]] = {}
         for key, entry in self._rows.items():
             new = moved.get(key)
             if new is None:
-                if replace and key in taken:
+                if key in taken:
                     replaced.append(key)
                     continue
                 new = key
@@ -139,6 +140,6 @@ class Table(Mapping[str, Entry]):
         first: dict[str, str] = {}
         for key in self._rows:
             new = moved.get(key, key)
-            if new in sources and not (replace and key not in moved and key in taken):
+            if new in sources and not (key not in moved and key in taken):
                 first.setdefault(new, key)
         return Rekeyed(Table(rows), {new: (first[new], *others) for new, others in sources.items()}, tuple(replaced))

@@ -194,7 +194,8 @@ def _computation(text: str, start: int, path: Path) -> tuple[_Computation, int]:
     try:
         expression = arithmetic.parse(text[start + 3 : stop])
     except arithmetic.ArithmeticFault as fault:
-        raise _bad(fault.message, path, start + 3 + fault.offset) from None
+        help = "use `//`, which rounds down" if fault.message.startswith("`/`") else ""
+        raise _bad(fault.message, path, start + 3 + fault.offset, help) from None
     return _Computation(expression, start + 3), stop + 2
 
 

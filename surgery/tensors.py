@@ -5,8 +5,9 @@ Serves every stage from probe to apply. Knows no format and opens no file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from surgery.dtypes import DType
 
@@ -73,6 +74,18 @@ class Codec(Protocol):
 
     def checksum(self, stored: bytes, spec: TensorSpec) -> int:
         """The checksum that the format keeps for these bytes (plain, unmasked)."""
+        ...
+
+
+@runtime_checkable
+class StreamCodec(Codec, Protocol):
+    """A codec that yields the elements from the first to the last in little memory, as no random access is possible."""
+
+    def chunks(self, stored: Iterable[bytes | memoryview], spec: TensorSpec) -> Iterator[bytes | memoryview]:
+        """The decoded tensor, little-endian in C order, in chunks of at most some MiB; `stored` are its stored bytes in order.
+
+        Raises CorruptFile, perhaps only after the last chunk: nothing may be made of the chunks before the end is reached.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from surgery.errors import RecipeError, plural
+from surgery.errors import RecipeError, SurgeryError, plural
 
 app = typer.Typer(
     name="surgery",
@@ -84,15 +84,19 @@ def run(
     """Plan a recipe and carry it out."""
     from surgery.report import plan_json, plan_text, report_json, report_text
 
-    results = []
+    results: list[dict[str, Any]] = []
     for recipe in recipes:
-        plan = _plan(recipe, param, params, jobs, memory, force, strict)
-        if not as_json:
-            typer.echo(plan_text(plan))
-        if dry_run:
-            results.append(plan_json(plan))
-            continue
-        report = _apply(plan, verify)
+        try:
+            plan = _plan(recipe, param, params, jobs, memory, force, strict)
+            if not as_json:
+                typer.echo(plan_text(plan))
+            if dry_run:
+                results.append(plan_json(plan))
+                continue
+            report = _apply(plan, verify)
+        except SurgeryError as error:
+            error.data |= {"done": results} if results else {}
+            raise
         results.append(report_json(report))
         if not as_json:
             typer.echo(report_text(report))
@@ -162,11 +166,14 @@ def inspect(
 
     if format is not None and format not in formats.NAMES:
         raise RecipeError(f"no format is called `{format}`", code="unknown-format", help=f"formats are {', '.join(formats.NAMES)}")
+    if sum((tree, spec, key is not None)) + (as_json and (tree or spec)) > 1:
+        raise RecipeError("these options exclude each other", code="bad-option", help="give one of --tree, --spec and --key; --json goes with --key")
     with Checkpoint(open_checkpoint(path, LocalDisk(), format, strict=key is not None)) as checkpoint:
         for note in checkpoint.indexed.notes:
             typer.echo(f"note: {note}", err=True)
         if key is not None:
-            typer.echo(report.tensor_text(checkpoint, key))
+            tensor = checkpoint[key]
+            _print_json(report.tensor_json(tensor)) if as_json else typer.echo(report.tensor_text(tensor))
         elif as_json:
             _print_json(report.checkpoint_json(checkpoint))
         elif spec:
@@ -202,14 +209,15 @@ def rename(
     as_json: AsJson = False,
 ) -> None:
     """Rename tensors without writing a recipe."""
-    from surgery.cli.oneliner import rename_recipe
+    from surgery.cli.oneliner import as_command_line, rename_recipe
     from surgery.report import plan_json, plan_text, report_json, report_text
 
-    planned = _planned(rename_recipe(source, target, sub or [], prefix, format), force=force)
-    if dry_run:
-        _print_json(plan_json(planned)) if as_json else typer.echo(plan_text(planned))
-        return
-    report = _apply(planned, False)
+    with as_command_line():
+        planned = _planned(rename_recipe(source, target, sub or [], prefix, format), force=force)
+        if dry_run:
+            _print_json(plan_json(planned)) if as_json else typer.echo(plan_text(planned))
+            return
+        report = _apply(planned, False)
     _print_json(report_json(report)) if as_json else typer.echo(report_text(report))
 
 

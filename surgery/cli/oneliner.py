@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from surgery import formats
 from surgery.api import Source
-from surgery.errors import RecipeError
+from surgery.errors import RecipeError, SurgeryError
 
 
 def rename_recipe(source: str, target: str, subs: list[str], prefix: str | None, format: str | None) -> Source:
@@ -29,6 +31,18 @@ def rename_recipe(source: str, target: str, subs: list[str], prefix: str | None,
     steps = [{"load": {"path": source}}, {"rename": rules}, {"save": save}]
     lines = ["surgery: 1", "steps:", *(f"  - {json.dumps(step, ensure_ascii=False).replace('${', '$${')}" for step in steps)]
     return Source("\n".join(lines) + "\n", "(surgery rename)")
+
+
+@contextmanager
+def as_command_line() -> Iterator[None]:
+    """Faults without places in the recipe, which nobody wrote, and with help that fits a command line."""
+    try:
+        yield
+    except SurgeryError as error:
+        for fault in (error, *error.others):
+            fault.where, fault.step = None, ""
+            fault.help = "run with --force" if fault.code == "output-exists" else fault.help
+        raise
 
 
 def _format_of(source: str) -> str:

@@ -10,9 +10,9 @@ from surgery.files.folders import (
     allocated_bytes,
     create_file,
     exists,
-    free_bytes,
     fsync_file,
     fsync_folder,
+    identity,
     is_empty,
     is_folder,
     is_regular,
@@ -29,6 +29,7 @@ from surgery.files.folders import (
     write_file,
 )
 from surgery.files.memory import peak_rss_bytes
+from surgery.files.places import Place, device_of, folders_in, free_bytes, obstacle, shares_blocks
 from surgery.files.ranges import BLOCK, CopyResult, copy_and_checksum, copy_if_shared, copy_range, share_range, write_at
 from surgery.files.sources import LocalDisk, Sources
 
@@ -37,21 +38,26 @@ __all__ = [
     "CopyResult",
     "Descriptors",
     "LocalDisk",
+    "Place",
     "Sources",
     "allocated_bytes",
     "copy_and_checksum",
     "copy_if_shared",
     "copy_range",
     "create_file",
+    "device_of",
     "exists",
+    "folders_in",
     "free_bytes",
     "fsync_file",
     "fsync_folder",
+    "identity",
     "is_empty",
     "is_folder",
     "is_regular",
     "lock_folder",
     "make_folder",
+    "obstacle",
     "open_for_writing",
     "os_fault",
     "own_folders",
@@ -61,6 +67,7 @@ __all__ = [
     "remove_tree",
     "rename",
     "share_range",
+    "shares_blocks",
     "unlink",
     "unlock",
     "write_at",

@@ -18,19 +18,24 @@ from surgery.files.ranges import write_at
 
 def make_folder(path: str) -> list[str]:
     """Make a folder with all levels above it, or none of them; returns those that were not there, outermost first."""
+    return _make_folder(path, tries=2)
+
+
+def _make_folder(path: str, tries: int) -> list[str]:
     if os.path.isdir(path):
         return []
     parent = os.path.dirname(path.rstrip("/"))
-    made = make_folder(parent) if parent else []
+    made = _make_folder(parent, tries) if parent else []
     try:
         os.mkdir(path)
     except OSError as error:
         if isinstance(error, FileExistsError) and os.path.isdir(path):
             return made
-        if isinstance(error, FileNotFoundError) and parent:  # whoever made the parent has just removed it
-            return made + make_folder(path)
+        again = isinstance(error, FileNotFoundError) and tries > 1 and parent and not os.path.isdir(parent)
         for above in reversed(made):
             remove_folder(above)
+        if again:  # whoever made the parent has just removed it
+            return _make_folder(path, tries - 1)
         raise os_fault(error, path, "make folder") from error
     return [*made, path]
 
@@ -191,6 +196,16 @@ def _mode(path: str) -> int | None:
             return None
 
 
+def identity(folder: str) -> list[int]:
+    """What a folder keeps for as long as it lives, and a copy of it elsewhere does not have: its inode and its owner.
+
+    No device number: after a restart, that of btrfs, NFS or LVM may be another.
+    """
+    with storage(folder, "look at"):
+        status = os.lstat(folder)
+    return [status.st_ino, status.st_uid]
+
+
 def own_folders(folder: str, prefix: str, suffix: str) -> list[str]:
     """Paths of sub-folders by the form of their names, symbolic links left out; none where the folder cannot be listed.
 
@@ -210,13 +225,3 @@ def allocated_bytes(folder: str) -> int:
     """Bytes on the device that the files of a folder take, its sub-folders left out."""
     with storage(folder, "list"), os.scandir(folder) as entries:
         return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
-
-
-def free_bytes(path: str) -> int | None:
-    """Bytes this user may still write to the file system that `path` is or will be on; None where it does not tell."""
-    place = os.path.abspath(path)
-    while not os.path.isdir(place) and place != "/":
-        place = os.path.dirname(place)
-    with storage(place, "look at"):
-        status = os.statvfs(place)
-    return status.f_bavail * status.f_frsize if status.f_blocks else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -63,10 +63,13 @@ class LocalDisk:
 
 
 class Sources:
-    """The files a run reads from, for any number of threads. Each is checked against its fingerprint when it is opened."""
+    """The files a run reads from, for any number of threads. Each is checked against its fingerprint when it is opened.
 
-    def __init__(self) -> None:
-        self._used: set[SourceFile] = set()
+    `planned` are files that count as read from the beginning: the headers and indexes that a plan was made from.
+    """
+
+    def __init__(self, planned: Iterable[SourceFile] = ()) -> None:
+        self._used = set(planned)
         self._descriptors = Descriptors(self._open)
 
     def _open(self, file: SourceFile) -> int:

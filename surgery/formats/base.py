@@ -94,10 +94,14 @@ class FileLayout(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A small text file that is rewritten with knowledge of what it said before (None: there was none)."""
+    """A small text file that is rewritten with knowledge of what it said before (None: there was none).
+
+    `knows` tells whether a file of that name is of this kind, and not something else that a rewriting would destroy.
+    """
 
     name: str
     rewrite: Callable[[bytes | None], bytes]
+    knows: Callable[[bytes], bool]
 
 
 Seal = Callable[[Mapping[str, int]], Sequence[Patch]]

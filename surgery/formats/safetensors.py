@@ -196,8 +196,9 @@ def layout(bundle: Bundle) -> Layout:
     if type(shard_size) is not int or shard_size <= 0:
         raise PlanError(f"`shard_size` is {shard_size!r}", code="bad-option", help="give a size above zero, such as 5GB")
     if bundle.path.endswith(_SUFFIXES):
-        folder = posixpath.dirname(bundle.path) or "."
-        raise PlanError(f"with `shard_size`, `path` is a folder, not {bundle.path}", code="bad-option", help=f"write `path: {folder}`")
+        folder = bundle.path.removesuffix(_SUFFIXES[0])
+        help = f"write `path: {folder}, format: safetensors`"
+        raise PlanError(f"with `shard_size`, `path` is a folder, not {bundle.path}", code="bad-option", help=help)
     return _layout_shards(bundle, shard_size)
 
 

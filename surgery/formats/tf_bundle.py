@@ -54,6 +54,12 @@ def _locate_file(path: str, disk: Disk) -> str | None:
     if data_file:
         prefix = data_file[1]
         raise SourceError(f"{path} is one data file of a TensorFlow checkpoint, not the checkpoint", help=f"give the prefix: {prefix}")
+    graph_of = path.removesuffix(".meta")
+    if path != graph_of and disk.is_file(f"{graph_of}.index"):
+        raise SourceError(f"{path} is the graph of a TensorFlow checkpoint, not the checkpoint", help=f"give the prefix: {graph_of}")
+    folder, _, name = path.rpartition("/")
+    if name == tf_state.FILE_NAME:
+        return _newest(folder or ".", disk)
     if not _is_table(path, disk):
         return None
     if path.endswith(".index"):

@@ -78,7 +78,7 @@ def layout(bundle: Bundle) -> Layout:
         patches=tuple(patches),
         checksum="crc32c",
         seal=partial(_seal, f"{name}.index", shards, placed, known_checksums),
-        updates=(Update(tf_state.FILE_NAME, partial(tf_state.with_newest, name=name)),) if latest else (),
+        updates=(Update(tf_state.FILE_NAME, partial(tf_state.with_newest, name=name), tf_state.is_state),) if latest else (),
         stale=partial(_is_stale, name, frozenset(data_names)),
         codecs=frozenset(codec.name for codec in CODECS.values()),
         notes=_notes(bundle, name),
@@ -99,8 +99,8 @@ def _check_name(name: str, path: str, latest: bool) -> None:
             help="save under another name",
             sentence=True,
         )
-    if not name:
-        raise PlanError(f"`{path}` is a folder, not the prefix of a checkpoint", code="bad-prefix", help=f"add a name: {path}model.ckpt")
+    if name in ("", ".", ".."):
+        raise PlanError(f"`{path}` is a folder, not the prefix of a checkpoint", code="bad-prefix", help=f"add a name: {path.rstrip('/')}/model.ckpt")
     if latest and not _is_utf8(name):
         raise PlanError(f"the file `checkpoint` cannot hold the name {name!a}", code="bad-prefix", help="use a UTF-8 name, or set `latest: false`")
 
@@ -161,7 +161,8 @@ def _packed(tensors: Mapping[str, Expr], keys: Mapping[str, bytes], known: Mappi
 
 
 def _nbytes(expr: Expr) -> int:
-    return expr.extent.nbytes if isinstance(expr, Stored) else expr.spec.nbytes
+    """Bytes in the new bundle: those of the elements, or for strings and variants those stored, which are copied as they are."""
+    return expr.spec.nbytes if expr.spec.dtype.bits or not isinstance(expr, Stored) else expr.extent.nbytes
 
 
 def _data_files(names: list[str], placed: list[_Placed], tensors: Mapping[str, Expr], known: Mapping[str, bytes]) -> list[FileLayout]:
@@ -191,7 +192,7 @@ def _is_stale(prefix: str, current: frozenset[str], name: str) -> bool:
 
 
 def _notes(bundle: Bundle, name: str) -> tuple[str, ...]:
-    notes = []
+    notes = ["metadata is left out: a TensorFlow bundle has no place for it"] if bundle.metadata else []
     joined = [key for key, expr in bundle.tensors.items() if isinstance(expr, Assemble) and expr.spec.dtype.name not in _READ_IN_SLICES]
     if joined:
         dtype = bundle.tensors[joined[0]].spec.dtype.name

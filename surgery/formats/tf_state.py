@@ -31,7 +31,7 @@ def parse(text: bytes) -> State | None:
     from surgery.formats.tf_messages_pb2 import CheckpointState
 
     try:
-        message = text_format.Parse(text.decode("utf-8"), CheckpointState())
+        message = text_format.Merge(text.decode("utf-8"), CheckpointState())
     except (text_format.ParseError, ValueError):
         return None
     return State(
@@ -40,6 +40,11 @@ def parse(text: bytes) -> State | None:
         tuple(message.all_model_checkpoint_timestamps),
         message.last_preserved_timestamp or None,
     )
+
+
+def is_state(text: bytes) -> bool:
+    """Whether this is such a file, and not another one by the same name. An empty one is: it holds nothing that could be lost."""
+    return parse(text) is not None
 
 
 def write(state: State) -> bytes:

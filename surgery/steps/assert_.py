@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from surgery.dtypes import DTYPES, DType
-from surgery.errors import MismatchError, PlanError, RecipeError, SurgeryError
-from surgery.select import Path, Selector, missing, select, unknown_dtype
-from surgery.steps.base import Model, State, Step
-from surgery.steps.expect import tf_shape, tf_text
+from surgery.dtypes import DTYPES
+from surgery.errors import PlanError, RecipeError, SurgeryError, listed
+from surgery.select import Selector, missing, select
+from surgery.steps.base import Model, Rules, State, Step, given
+from surgery.steps.mismatch import Misfit, dtype_misfit, mismatches, shape_misfit
+from surgery.table import Table
 from surgery.tasks import Check
 from surgery.tensors import TensorSpec
+from surgery.where import AnySize, Path, unknown_dtype
+
+DEMANDS = ("keys", "match", "where", "count", "at_least", "shape", "dtype", "finite", "equal_to", "close_to", "sha256")
 
 
 class Close(Model):
@@ -28,12 +32,19 @@ class Assert(Step, Selector):
     """Demands facts of the selected tensors: shape, dtype and count are known in the plan, values are checked before the commit."""
 
     word: ClassVar[str] = "assert"
-    shape: list[int] | None = Field(None, description="sizes of the axes; -1 stands for any size")
+    RULES: ClassVar[Rules] = ({"anyOf": [given(word) for word in DEMANDS]},)
+    shape: list[AnySize] | None = Field(None, description="sizes of the axes; -1 stands for any size")
     dtype: str | None = Field(None, description="element type")
     finite: bool | None = Field(None, description="true: no value is NaN or infinite")
     equal_to: str | None = Field(None, description="key of a tensor with the same spec and bits")
     close_to: Close | None = Field(None, description="{key, rtol, atol}: a tensor with nearly the same values")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="digest of the little-endian bytes in C order")
+
+    @model_validator(mode="after")
+    def _some_demand(self) -> Self:
+        if all(getattr(self, word) is None for word in DEMANDS):
+            raise ValueError(f"`assert` demands nothing: select keys that have to be there, or add {', '.join(f'`{word}`' for word in DEMANDS[3:])}")
+        return self
 
     def lint(self) -> Iterator[RecipeError]:
         yield from self.lint_selector()
@@ -47,28 +58,34 @@ class Assert(Step, Selector):
             if other is not None and other not in state.table:
                 at = (field, "key") if field == "close_to" else (field,)
                 return state.fault(missing([other], state, at=at))
-        faults = [fault for key in chosen.keys for fault in self._facts(state, key)]
+        table = state.table
+        misfits = (misfit for key in chosen.keys for misfit in self._misfits(key, table[key].spec, table))
+        faults = [*mismatches(misfits), *self._without_values(chosen.keys, table)]
         checks = [check for key in chosen.keys for check in self._values(state, key)]
         return state._replace(checks=(*state.checks, *checks), faults=(*state.faults, *faults))
 
-    def _facts(self, state: State, key: str) -> Iterator[SurgeryError]:
-        """What the headers already contradict."""
-        spec = state.table[key].spec
+    def _misfits(self, key: str, spec: TensorSpec, table: Table) -> Iterator[Misfit]:
+        """What the header of a tensor already contradicts."""
         if self.shape is not None:
-            yield from _other_shape(key, spec, self.shape, ("shape",))
+            yield from shape_misfit(key, spec, self.shape, ("shape",), f"key `{key}`")
         if self.dtype is not None:
-            yield from _other_dtype(key, spec, DTYPES[self.dtype], ("dtype",))
+            yield from dtype_misfit(key, spec, DTYPES[self.dtype], ("dtype",))
         if self.equal_to is not None:
-            other = state.table[self.equal_to].spec
-            yield from _other_shape(key, spec, other.shape, ("equal_to",))
-            yield from _other_dtype(key, spec, other.dtype, ("equal_to",))
-            yield from _without_values(key, spec, bool(spec.dtype.numpy), ("equal_to",))
+            other = table[self.equal_to].spec
+            yield from shape_misfit(key, spec, other.shape, ("equal_to",), f"key `{key}`")
+            yield from dtype_misfit(key, spec, other.dtype, ("equal_to",))
         if self.close_to is not None:
-            other = state.table[self.close_to.key].spec
-            yield from _other_shape(key, spec, other.shape, ("close_to", "key"))
-            yield from _without_values(key, spec, spec.dtype.computable and other.dtype.computable, ("close_to", "key"))
+            yield from shape_misfit(key, spec, table[self.close_to.key].spec.shape, ("close_to", "key"), f"key `{key}`")
+
+    def _without_values(self, keys: Sequence[str], table: Table) -> Iterator[SurgeryError]:
+        """Tensors of types whose bytes or numbers cannot be looked at."""
+        if self.equal_to is not None:
+            yield from _not_computable([key for key in keys if not table[key].spec.dtype.numpy], table, ("equal_to",))
+        if self.close_to is not None:
+            both = table[self.close_to.key].spec.dtype.computable
+            yield from _not_computable([key for key in keys if not (both and table[key].spec.dtype.computable)], table, ("close_to", "key"))
         if self.sha256 is not None:
-            yield from _without_values(key, spec, bool(spec.dtype.numpy), ("sha256",))
+            yield from _not_computable([key for key in keys if not table[key].spec.dtype.numpy], table, ("sha256",))
 
     def _values(self, state: State, key: str) -> Iterator[Check]:
         expr, step, table = state.table[key].expr, state.step, state.table
@@ -83,32 +100,11 @@ class Assert(Step, Selector):
             yield Check("sha256", step, key, expr, digest=self.sha256)
 
 
-def _other_shape(key: str, spec: TensorSpec, wanted: Sequence[int], at: Path) -> Iterator[SurgeryError]:
-    if len(wanted) != len(spec.shape) or any(want not in (-1, size) for want, size in zip(wanted, spec.shape, strict=True)):
-        yield MismatchError(
-            f"Assign requires shapes of both tensors to match. lhs shape= {tf_shape(wanted)} rhs shape= {tf_shape(spec.shape)}",
-            code="shape-mismatch",
-            sentence=True,
-            at=at,
-            notes=[f"key `{key}`"],
-            data={"key": key, "wanted": list(wanted), "found": list(spec.shape)},
-        )
-
-
-def _other_dtype(key: str, spec: TensorSpec, wanted: DType, at: Path) -> Iterator[SurgeryError]:
-    if spec.dtype != wanted:
-        yield MismatchError(
-            f"tensor_name = {key}; expected dtype {tf_text(wanted)} does not equal original dtype {tf_text(spec.dtype)}",
-            code="dtype-mismatch",
-            sentence=True,
-            at=at,
-            data={"key": key, "wanted": wanted.name, "found": spec.dtype.name},
-        )
-
-
-def _without_values(key: str, spec: TensorSpec, has_values: bool, at: Path) -> Iterator[SurgeryError]:
-    if not has_values:
-        yield PlanError(f"the values of `{key}` ({spec}) cannot be compared", code="not-computable", at=at, help="leave it out with `except`")
+def _not_computable(keys: Sequence[str], table: Table, at: Path) -> Iterator[SurgeryError]:
+    if keys:
+        first, *others = [f"`{key}` ({table[key].spec})" for key in keys]
+        more = f"nor those of {listed(others)}" if others else ""
+        yield PlanError(f"the values of {first} cannot be compared", code="not-computable", at=at, notes=[more], help="leave it out with `except`")
 
 
 STEP = Assert

@@ -165,6 +165,8 @@ class Step(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
     word: ClassVar[str]
+    example: ClassVar[str] = "{match: …}"
+    """The options that help shows; a text that was given instead of a mapping is put in for the `…`."""
 
     def lint(self) -> Iterator[RecipeError]:
         """Faults that need no checkpoint. Only called when every `${…}` of the step has a value."""

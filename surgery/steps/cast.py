@@ -10,16 +10,18 @@ from pydantic import Field
 from surgery.dtypes import DTYPES
 from surgery.errors import PlanError, RecipeError
 from surgery.expr import Cast as Node
-from surgery.select import Selector, select, unknown_dtype
+from surgery.select import Selector, select
 from surgery.steps.base import State, Step
 from surgery.table import Entry, Trail
 from surgery.tensors import TensorSpec
+from surgery.where import unknown_dtype
 
 
 class Cast(Step, Selector):
     """Another element type. Without a selector every floating tensor; integers and bools only when selected."""
 
     word: ClassVar[str] = "cast"
+    example: ClassVar[str] = "{dtype: …}"
     dtype: str = Field(description="the new element type, such as bfloat16")
     overflow: Literal["error", "saturate", "inf", "wrap"] = Field("error", description="what becomes of values outside the range")
     rounding: Literal["nearest", "floor", "ceil", "zero"] | None = Field(None, description="how floats become integers")

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from surgery.errors import PlanError, RecipeError, SurgeryError, listed, plural
 from surgery.patterns import compile_pattern
-from surgery.select import Texts, placed, texts
 from surgery.steps.base import Model, OneOrMany, State, Wanted
-from surgery.steps.expect import mismatch
+from surgery.steps.mismatch import mismatches
 from surgery.steps.targets import Init, Targets, lint_init
 from surgery.table import Entry, Trail
+from surgery.where import Texts, placed, texts
 
 
 class InitRule(Model):
@@ -30,6 +30,7 @@ class InitMissing(Targets):
     """
 
     word: ClassVar[str] = "init_missing"
+    example: ClassVar[str] = "{like: …}"
     init: Init | None = Field(None, description="zeros, ones, {normal: {std: 0.02}}, glorot_uniform, …")
     rules: Annotated[list[InitRule], Field(min_length=1), OneOrMany()] | None = Field(None, description="[{match, init}], the first that matches")
     seed: int = Field(0, description="seed of random initializers; seed and key give the same bits everywhere")
@@ -49,12 +50,7 @@ class InitMissing(Targets):
 
     def rewrite(self, state: State) -> State:
         wanted = self.select_wanted(state, self.wanted(state))
-        faults: list[SurgeryError] = []
-        for key, target in wanted.items():
-            if key in state.table and target.spec is not None:
-                fault = mismatch(key, state.table[key], target.spec)
-                if fault is not None and fault.code == "shape-mismatch":
-                    faults.append(fault)
+        faults = mismatches(misfit for misfit in self.misfits(state, wanted) if not misfit.of_dtype)
         absent = {key: target for key, target in wanted.items() if key not in state.table}
         rows, more = self._made(absent, state.step)
         return state._replace(table=state.table.plus(rows), faults=(*state.faults, *faults, *more))
@@ -66,7 +62,7 @@ class InitMissing(Targets):
         rows: dict[str, Entry] = {}
         without_spec: list[str] = []
         without_init: list[str] = []
-        faults: list[SurgeryError] = []
+        unfit: dict[str, list[tuple[str, str]]] = {}
         for key, target in absent.items():
             init = self._init_of(key, target)
             if target.spec is None:
@@ -77,8 +73,9 @@ class InitMissing(Targets):
                 initializer = parse(init)
                 reason = check(initializer, target.spec)
                 if reason is not None:
-                    faults.append(PlanError(f"`{key}` {target.spec}: {reason}", code="bad-initializer", help="choose another `init` for it"))
+                    unfit.setdefault(str(init), []).append((f"`{key}` {target.spec}", reason))
                 rows[key] = Entry(Fill(target.spec, initializer, self.seed, key), Trail(step, key))
+        faults: list[SurgeryError] = [_unfit(found) for found in unfit.values()]
         if without_spec:
             faults.append(
                 PlanError(
@@ -106,6 +103,13 @@ class InitMissing(Targets):
             if any(compile_pattern(text).compiled.search(key, timeout=1) for text in texts(rule.match)):
                 return rule.init
         return target.init if target.init is not None else self.init
+
+
+def _unfit(found: list[tuple[str, str]]) -> PlanError:
+    """The error for tensors that one initializer cannot make, each with the reason."""
+    (first, reason), *others = found
+    more = f"{plural(len(others), 'more tensor')}: {listed([name for name, _ in others])}" if others else ""
+    return PlanError(f"{first}: {reason}", code="bad-initializer", notes=[more], help="choose another `init` for it")
 
 
 STEP = InitMissing

@@ -12,6 +12,7 @@ from surgery.errors import RecipeError, near
 from surgery.select import Selector, missing, select
 from surgery.steps.base import Reads, Rules, State, Step, absent
 from surgery.steps.naming import collision
+from surgery.steps.paths import impossible_path
 from surgery.table import Entry, Table, Trail
 
 
@@ -19,6 +20,7 @@ class Load(Step, Selector):
     """Adds a checkpoint's tensors. A key that is already there is an error unless `replace: true`."""
 
     word: ClassVar[str] = "load"
+    example: ClassVar[str] = "{path: …}"
     RULES: ClassVar[Rules] = ({"anyOf": [absent("var_list"), absent("match", "keys", "where", "except", "count", "at_least")]},)
     path: str = Field(description="a file, a TensorFlow prefix, a sharded folder or its index, a folder with a `checkpoint` file")
     format: str | None = Field(None, description="the format's name where its content does not tell")
@@ -68,20 +70,22 @@ class Load(Step, Selector):
         prefix = self.scope or ""
         kept = loaded.table.only(chosen)
         table, collisions, _ = kept.rekey({key: prefix + names.get(key, key) for key in kept}, state.step)
-        clashes = dict(collisions)
-        if not self.replace:
-            clashes |= {key: (key, table[key].root.key) for key in table if key in state.table}
+        if collisions:
+            raise collision(collisions, help="give each of them a name of its own in `var_list`")
+        clashes = {} if self.replace else {key: (key, table[key].root.key) for key in table if key in state.table}
         if clashes:
-            error = collision(clashes)
-            error.help = "load one of them under a `scope`, leave it out with `except`, or set `replace: true`"
-            raise error
+            key = next(iter(clashes))
+            leave_out = "leave it out of `var_list`" if self.var_list is not None else "leave it out with `except`"
+            raise collision(
+                clashes,
+                spelled=[_origin(state.table[key]), _origin(table[key])],
+                help=f"load one of them under a `scope`, {leave_out}, or set `replace: true`",
+            )
         return state.lost([key for key in table if key in state.table]).rows(state.table.plus(table))
 
 
-def impossible_path(path: str) -> Iterator[RecipeError]:
-    """The error for a path that no file can have."""
-    if not path or "\0" in path:
-        yield RecipeError("no file can have this path", code="bad-path", at=("path",), help="name a file, a prefix or a folder")
+def _origin(entry: Entry) -> str:
+    return f"`{entry.root.key}` of {entry.source}" if entry.source else f"`{entry.root.key}` made by steps[{entry.root.step}]"
 
 
 def unknown_format(name: str | None) -> Iterator[RecipeError]:

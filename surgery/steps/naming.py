@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from surgery.errors import KeyCollisionError, PlanError, RecipeError, SurgeryError, listed, plural
-from surgery.patterns import Pattern, compile_pattern
-from surgery.replacement import Template, compile_template
-from surgery.select import Path, Texts, Where, missing, nothing_matched
+from surgery.patterns import Clock, compile_pattern
+from surgery.replacement import compile_template
+from surgery.select import Facts, how_to_look, missing, nothing_matched, timed_out
 from surgery.steps.base import Model, Rules, State, absent, given
+from surgery.tensors import TensorSpec
+from surgery.where import Path, Texts, Where, in_groups, texts
 
 
 class NameRule(Model):
@@ -41,33 +44,60 @@ class NameRule(Model):
         return self
 
     def lint(self, at: Path) -> Iterator[RecipeError]:
-        """Faults of the pattern and of what `to` refers to."""
-        if self.match is None or self.to is None:
-            return
-        field = "match"
-        try:
+        """Faults of the pattern, of what `to` refers to, and of `where`."""
+        faults = list(Facts.model_construct(match=self.match, where=self.where).lint_facts(at))
+        yield from faults
+        if self.match is not None and self.to is not None and not any(fault.at == (*at, "match") for fault in faults):
+            try:
+                compile_template(self.to, compile_pattern(self.match))
+            except RecipeError as error:
+                error.at = (*at, "to")
+                yield error
+
+    def apply(self, names: Sequence[str], spec_of: Callable[[int], TensorSpec], clock: Clock) -> Applied:
+        """What the rule makes of these names; `spec_of` tells the tensor at a position. Raises TimeoutError, PlanError."""
+        absent: list[str] = []
+        if self.keys is not None:
+            wanted = {name: texts(new) for name, new in self.keys.items()}
+            changes = [(position, new) for position, name in enumerate(names) if name in wanted for new in wanted[name]]
+            absent = sorted(wanted.keys() - {names[position] for position, _ in changes}, key=list(wanted).index)
+        else:
+            assert self.match is not None
+            assert self.to is not None
+            groups = self.where.groups() if self.where else {}
             pattern = compile_pattern(self.match)
-            field = "to"
-            compile_template(self.to, pattern)
-        except RecipeError as error:
-            error.at = (*at, field)
-            yield error
-
-    def compiled(self) -> tuple[Pattern, Template]:
-        """The pattern and the `to` of a rule that has them."""
-        assert self.match is not None
-        assert self.to is not None
-        pattern = compile_pattern(self.match)
-        return pattern, compile_template(self.to, pattern)
+            accept = partial(in_groups, groups) if groups else None
+            changes = pattern.substitutions(names, compile_template(self.to, pattern), self.all, clock, accept)
+        if self.where is not None:
+            holds = self.where.test()
+            changes = [(position, new) for position, new in changes if holds(spec_of(position))]
+        return Applied(changes, absent)
 
 
-def broken_promises(rule: NameRule, touched: int, present: Container[str], state: State, at: Path) -> Iterator[SurgeryError]:
-    """What a rule promised and did not keep: exact keys that exist (`present`), a match, a number of keys."""
+class Applied(NamedTuple):
+    """Positions of names with what they become (several times where a key is copied to several), and exact keys that are not there."""
 
-    if rule.keys is not None and not rule.optional:
-        absent = [key for key in rule.keys if key not in present]
-        if absent:
-            yield missing(absent, state, at=(*at, "keys", absent[0]))
+    changes: list[tuple[int, str]]
+    absent: list[str]
+
+
+def apply_in_turn(rules: Sequence[NameRule], names: Sequence[str], spec_of: Callable[[int], TensorSpec], clock: Clock) -> Iterator[Applied]:
+    """Apply each rule to `names`, which the caller may change between two; faults get the place of their rule."""
+    for index, rule in enumerate(rules):
+        try:
+            yield rule.apply(names, spec_of, clock)
+        except TimeoutError:
+            raise timed_out(rule.match or "", (index, "match")) from None
+        except PlanError as error:
+            error.at = error.at or (index, "to")
+            raise
+
+
+def broken_promises(rule: NameRule, applied: Applied, state: State, at: Path) -> Iterator[SurgeryError]:
+    """What a rule promised and did not keep: exact keys that exist, a match, a number of keys."""
+    touched = len(applied.changes)
+    if applied.absent and not rule.optional:
+        yield missing(applied.absent, state, at=(*at, "keys", applied.absent[0]))
     elif rule.match is not None and not touched and not rule.optional and rule.count is None:
         yield nothing_matched(rule.match, state.table, (*at, "match"))
     wanted = rule.count if rule.count is not None else rule.at_least
@@ -77,21 +107,29 @@ def broken_promises(rule: NameRule, touched: int, present: Container[str], state
             f"{plural(touched, 'key')} touched, {word.replace('_', ' ')} {wanted:,} wanted",
             code="wrong-count",
             at=(*at, word),
-            help="look at the keys with `surgery inspect`, or correct the number",
+            help=f"{how_to_look(state.table)}, or correct the number",
             data={"selected": touched},
         )
 
 
-def collision(collisions: Mapping[str, Sequence[str]]) -> KeyCollisionError:
-    """The error for keys that would become one: all of them, the first spelled out."""
+CAPTURE = "capture what tells them apart, such as `layer_(\\d+)`; drop one; or set `replace: true` to let the renamed win"
+
+
+def collision_help(rules: Sequence[NameRule]) -> str:
+    """What to do about a collision that these rules make."""
+    return CAPTURE if any(rule.match is not None for rule in rules) else "give each of them a key of its own, or `drop` one first"
+
+
+def collision(collisions: Mapping[str, Sequence[str]], *, spelled: Sequence[str] = (), help: str = CAPTURE) -> KeyCollisionError:
+    """The error for keys that would become one: all of them, the first spelled out (as `spelled`, where keys alone do not tell enough)."""
     new, old = next(iter(collisions.items()))
     more = len(collisions) - 1
-    notes = [f"from {listed(list(old))}"]
+    notes = [f"from {listed(spelled or list(old))}"]
     if more:
         notes.append(f"{plural(more, 'more collision')}: " + listed([f"`{key}`" for key in list(collisions)[1:]]))
     return KeyCollisionError(
         f"{len(old)} keys would both become `{new}`" if len(old) == 2 else f"{len(old)} keys would all become `{new}`",
         notes=notes,
-        help="capture what tells them apart, such as `layer_(\\d+)`; drop one; or set `replace: true` to let the renamed win",
+        help=help,
         data={"collisions": {key: list(sources) for key, sources in collisions.items()}},
     )

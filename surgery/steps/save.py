@@ -9,16 +9,19 @@ from pydantic import Field
 
 from surgery import formats
 from surgery.errors import RecipeError
-from surgery.select import Selector, Size, select
+from surgery.select import Selector, select
 from surgery.steps.base import Output, State, Step
-from surgery.steps.load import impossible_path, unknown_format
+from surgery.steps.load import unknown_format
+from surgery.steps.paths import impossible_path
 from surgery.units import parse_size
+from surgery.where import Size
 
 
 class Save(Step, Selector):
     """Writes the table (or what is selected of it) as a checkpoint: complete, or not at all. Steps may go on after it."""
 
     word: ClassVar[str] = "save"
+    example: ClassVar[str] = "{path: …}"
     path: str = Field(min_length=1, description="a file, a TensorFlow prefix, or with `shard_size` a folder")
     format: str | None = Field(None, description="the format's name where the suffix does not tell it")
     shard_size: Size | None = Field(None, description="start a new shard before this many bytes: 5GB")
@@ -38,19 +41,32 @@ class Save(Step, Selector):
         yield from impossible_path(self.path)
         name = self.format_name()
         if name is None:
-            yield RecipeError(
-                f"the path `{self.path}` does not tell the format",
-                code="format-needed",
-                at=("path",),
-                help=f"add `format:` ({', '.join(formats.NAMES)}) or a suffix such as .safetensors or .npz",
-            )
+            yield self._format_needed()
         elif name in formats.NAMES:
             known = formats.by_name(name).OPTIONS
             for option in ("shard_size", "latest"):
                 if getattr(self, option) is not None and option not in known:
                     yield RecipeError(f"the format {name} has no option `{option}`", code="unknown-option", at=(option,), help="leave it out")
+        yield from self._lint_shards()
         if self.edit and not self.carry:
             yield RecipeError("`edit` changes carried files, and none is carried", code="bad-option", at=("edit",), help="add `carry: [config.json]`")
+
+    def _format_needed(self) -> RecipeError:
+        help = f"add `format:` ({', '.join(formats.NAMES)}) or a suffix such as .safetensors or .npz"
+        if self.shard_size is not None:
+            able = [name for name in formats.NAMES if "shard_size" in formats.by_name(name).OPTIONS]
+            help = f"add {' or '.join(f'`format: {name}`' for name in reversed(able))}"
+        return RecipeError(f"the path `{self.path}` does not tell the format", code="format-needed", at=("path",), help=help)
+
+    def _lint_shards(self) -> Iterator[RecipeError]:
+        if self.shard_size is None:
+            return
+        if not parse_size(self.shard_size):
+            yield RecipeError("`shard_size` is 0", code="bad-option", at=("shard_size",), help="give a size above zero, such as 5GB")
+        if self.format_name() == "safetensors" and formats.by_suffix(self.path) == "safetensors":
+            folder = self.path.removesuffix(formats.suffixes("safetensors")[0])
+            help = f"write `path: {folder}, format: safetensors`"
+            yield RecipeError("with `shard_size`, `path` is a folder", code="bad-option", at=("path",), help=help)
 
     def rewrite(self, state: State) -> State:
         chosen = select(self, state)
@@ -71,7 +87,8 @@ class Save(Step, Selector):
             carry=tuple(self.carry or ()),
             edit=self.edit or {},
         )
-        return state._replace(outputs=(*state.outputs, output), faults=(*state.faults, *chosen.faults))
+        notes = () if table else (f"{self.path}: the output is empty",)
+        return state._replace(outputs=(*state.outputs, output), notes=(*state.notes, *notes), faults=(*state.faults, *chosen.faults))
 
 
 STEP = Save

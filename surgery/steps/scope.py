@@ -8,9 +8,10 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from surgery.errors import PlanError, RecipeError, plural
-from surgery.select import Selector, Texts, placed, select, texts
+from surgery.select import Selector, select
 from surgery.steps.base import Model, Rules, State, Step, absent, given
 from surgery.steps.naming import collision
+from surgery.where import Texts, placed, texts
 
 
 class Separator(Model):
@@ -24,6 +25,7 @@ class Scope(Step, Selector):
     """Puts a prefix on, takes prefixes off, or exchanges one. Keys without the prefix stay as they are."""
 
     word: ClassVar[str] = "scope"
+    example: ClassVar[str] = "{strip: …}"
     RULES: ClassVar[Rules] = (
         {"anyOf": [given("add"), given("strip"), given("from", "to"), given("separator")]},
         {"anyOf": [given("from", "to"), absent("from", "to")]},
@@ -68,7 +70,7 @@ class Scope(Step, Selector):
         state = self._expect_prefixes(state, chosen.keys)
         table, collisions, _ = state.table.rekey(names, state.step)
         if collisions:
-            raise collision(collisions)
+            raise collision(collisions, help="`drop` or `rename` one of them first, or select fewer keys")
         return state.rows(table)
 
     def _renamed(self, key: str) -> str:

@@ -10,10 +10,13 @@ from pydantic import Field, model_validator
 from surgery.dtypes import DTYPES
 from surgery.errors import RecipeError
 from surgery.expr import Expr
-from surgery.select import Path, Selector, select, unknown_dtype
+from surgery.select import Selector, select
 from surgery.steps.base import Model, Reads, Rules, State, Step, Wanted, absent, given
+from surgery.steps.mismatch import Misfit, target_misfit
+from surgery.steps.paths import impossible_path
 from surgery.table import Entry, Table, Trail
 from surgery.tensors import TensorSpec
+from surgery.where import Path, unknown_dtype
 
 NO_SPEC = TensorSpec(DTYPES["variant"], ())
 Init = str | dict[str, Any]
@@ -54,6 +57,8 @@ class Targets(Step, Selector):
     def lint_targets(self) -> Iterator[RecipeError]:
         """Faults of the spelled-out variables."""
         yield from self.lint_selector()
+        if self.like is not None:
+            yield from impossible_path(self.like, ("like",))
         yield from lint_variables(self.variables or {}, ("variables",))
 
     def reads(self) -> Iterator[Reads]:
@@ -72,11 +77,18 @@ class Targets(Step, Selector):
 
     def select_wanted(self, state: State, wanted: Mapping[str, Wanted]) -> Mapping[str, Wanted]:
         """The selected part of a target spec."""
-        rows = {key: Entry(Blank(target.spec or NO_SPEC), Trail(state.step, key)) for key, target in wanted.items()}
+        source = "" if self.like is None or self.like.endswith((".yaml", ".yml")) else self.like
+        rows = {key: Entry(Blank(target.spec or NO_SPEC), Trail(state.step, key), source) for key, target in wanted.items()}
         chosen = select(self, state.rows(Table(rows)))
         if chosen.faults:
             raise chosen.faults[0]
         return {key: wanted[key] for key in chosen.keys}
+
+    def misfits(self, state: State, wanted: Mapping[str, Wanted]) -> Iterator[Misfit]:
+        """The tensors of the table that are not as a target spec wants them."""
+        for key, target in wanted.items():
+            if key in state.table and target.spec is not None:
+                yield from target_misfit(key, state.table[key], target.spec)
 
     @property
     def target_name(self) -> str:

@@ -460,8 +460,10 @@ def test_keys_that_are_not_utf8_are_printed_escaped() -> None:
     assert "\\udc" in ran.stdout
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_is_produced(shell: str) -> None:
-    ran = command("--show-completion", shell)
+@pytest.mark.parametrize(("shell", "word"), [("bash", "complete -o default"), ("zsh", "#compdef surgery"), ("fish", "complete --command surgery")])
+def test_a_completion_script_is_produced(shell: str, word: str) -> None:
+    without_detection = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the option then takes the shell's name
+    ran = command("--show-completion", shell, env=without_detection)
     assert ran.returncode == 0, ran.stderr
     assert "_SURGERY_COMPLETE" in ran.stdout
+    assert word in ran.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import stat
@@ -9,8 +10,10 @@ import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +21,10 @@ from scenarios import NEW, OLD, RENAME, SOURCE, faults_told, recipe, shards, wit
 from writers import Fault, Surgery, safetensors, snapshot, values
 
 import surgery as package
+from surgery import files
 from surgery.api import Source
 from surgery.commit import Staging
+from surgery.errors import PlanError, StaleSource
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +51,55 @@ os.setresuid(65534, 65534, 65534)
 sys.exit(main(["run", "recipe.json"]))
 """
 
+IN_THE_WAY = "error[folder-in-the-way]: "
+NO_FOLDER = "error[no-folder]: there can be no folder "
+TOO_LONG = "error[name-too-long]: a name has 255 bytes at most"
+HOPELESS = {
+    "a folder where a file goes": (f"{IN_THE_WAY}folder is a folder\n", {"path": "folder", "format": "npz"}),
+    "a folder where an index goes": (f"{IN_THE_WAY}folder/m.index is a folder\n", {"path": "folder/m", "format": "tf"}),
+    "the working directory as a file": (f"{IN_THE_WAY}. is a folder\n", {"path": ".", "format": "npz"}),
+    "the working directory as a prefix": ("error[bad-prefix]: `.` is a folder, not the prefix of a checkpoint\n", {"path": ".", "format": "tf"}),
+    "a file as a parent": (f"{NO_FOLDER}in.safetensors: in.safetensors is a file\n", {"path": "in.safetensors/m.npz"}),
+    "a file further up": (f"{NO_FOLDER}in.safetensors/a/b: in.safetensors is a file\n", {"path": "in.safetensors/a/b/m.npz"}),
+    "a file as a folder of shards": (f"{NO_FOLDER}in.safetensors/a: in.safetensors is a file\n", {**shards("1MB"), "path": "in.safetensors/a"}),
+    "a link to nothing": (f"{NO_FOLDER}dangling: dangling is a link to nowhere, which is not there\n", {"path": "dangling/m.npz"}),
+    "a long name": (f"{TOO_LONG}, and this output needs one of 264\n", {"path": f"{'é' * 125}m.npz"}),
+    "a long name of a folder": (f"{TOO_LONG}, and this output needs one of 256\n", {"path": f"{'x' * 256}/m.npz"}),
+    "a name of staging": ("error[bad-name]: '.m.surgery' cannot be the name of an output file\n", {"path": "out/.m.surgery", "format": "npz"}),
+}
+"""Outputs that cannot be, whatever is replaced, and what the plan says of each."""
+
 
 class TestPlaces:
     def test_missing_folders_are_made(self, tmp_path: Path, surgery: Surgery) -> None:
         with_recipe(tmp_path, {"path": "a/b/c/m.safetensors"})
         assert surgery.run(tmp_path, "run", "recipe.json").code == 0
         assert values(tmp_path / "a/b/c/m.safetensors") == NEW
+
+    @pytest.mark.parametrize("save", HOPELESS.values(), ids=HOPELESS)
+    def test_a_place_where_nothing_can_be_is_told_in_the_plan(self, tmp_path: Path, surgery: Surgery, save: tuple[str, dict[str, Any]]) -> None:
+        said, fields = save
+        with_recipe(tmp_path, fields)
+        (tmp_path / "folder" / "m.index").mkdir(parents=True)
+        (tmp_path / "dangling").symlink_to("nowhere")
+        before = snapshot(tmp_path)
+        outcome = surgery.run(tmp_path, "plan", "recipe.json", "--force")
+        assert (outcome.code, faults_told(outcome)) == (1, 1)
+        assert said in outcome.text
+        assert '{"save": {"path": ' in outcome.text  # the line of the recipe
+        assert snapshot(tmp_path) == before
+
+    def test_the_working_directory_can_be_an_output_of_shards(self, tmp_path: Path, surgery: Surgery) -> None:
+        with_recipe(tmp_path, {**shards("70KB"), "path": "."})
+        assert surgery.run(tmp_path, "run", "recipe.json").code == 0
+        assert values(tmp_path / "model.safetensors.index.json") == NEW
+
+    def test_an_output_in_a_folder_may_be_called_as_the_folder_is(self, tmp_path: Path, surgery: Surgery) -> None:
+        with_recipe(tmp_path, shards("70KB"), {"path": "out/out", "format": "tf", "latest": False})
+        outcome = surgery.run(tmp_path, "run", "recipe.json")
+        assert outcome.code == 0, outcome.text
+        assert values(tmp_path / "out" / "model.safetensors.index.json") == values(tmp_path / "out" / "out") == NEW
+        assert not list((tmp_path / "out").glob(".*"))
 
     @pytest.mark.parametrize("force", [[], ["--force"]])
     def test_a_folder_under_the_name_of_the_output_stays(self, folder: Path, surgery: Surgery, force: list[str]) -> None:
@@ -91,7 +139,7 @@ class TestPlaces:
         assert surgery.run(folder, "run", "recipe.json").code == 0
         assert values(folder / "out/m.safetensors") == {"new/a": b"\1" * 8192 + bytes(1 << 20) + b"\2" * 8192}
 
-    @pytest.mark.parametrize("name", ["with space", "ünï", "new\nline", "$HOME", "-n", "*", "[a]", "%s{}", "~", "'\"", ".hidden", "x.surgery"])
+    @pytest.mark.parametrize("name", ["with space", "ünï", "new\nline", "$HOME", "-n", "*", "[a]", "%s{}", "a~", "'\"", ".hidden", "x.surgery"])
     def test_odd_folder_names_work(self, tmp_path: Path, surgery: Surgery, name: str) -> None:
         with_recipe(tmp_path, *({"path": f"{name}/{form}", "format": form} for form in ("tf", "npz", "safetensors")))
         outcome = surgery.run(tmp_path, "run", "recipe.json")
@@ -222,3 +270,175 @@ class TestMany:
         (tmp_path / "in.safetensors").write_bytes(safetensors(SOURCE))
         assert surgery.run(tmp_path, "run", "recipe.json", "--force", fault=Fault("after", first)).code == -9
         assert (values(tmp_path / "in.safetensors"), values(tmp_path / "other.npz")) == (SOURCE, NEW)
+
+    def test_a_file_called_checkpoint_beside_a_save_that_updates_it_is_a_conflict(self, tmp_path: Path, surgery: Surgery) -> None:
+        bundle, file = {"path": "out/m", "format": "tf"}, {"path": "out/checkpoint", "format": "npz"}
+        for saves in ([bundle, file], [file, bundle]):
+            with_recipe(tmp_path, *saves)
+            outcome = surgery.run(tmp_path, "plan", "recipe.json")
+            assert (outcome.code, faults_told(outcome)) == (1, 1)
+            assert f"error[path-conflict]: `{saves[1]['path']}` and `{saves[0]['path']}` would both write `out/checkpoint`\n" in outcome.text
+
+
+class TestBetweenPlanAndRun:
+    @pytest.mark.parametrize("save", [{"path": "out/m.safetensors"}, {"path": "out/m", "format": "tf"}, shards("70KB"), shards("1MB")])
+    def test_a_plan_writes_its_output_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: dict[str, Any]) -> None:
+        monkeypatch.chdir(with_recipe(tmp_path, save))
+        plan = package.plan("recipe.json")
+        plan.run()
+        before = snapshot(tmp_path)
+        with pytest.raises(PlanError) as caught:
+            plan.run()
+        assert (caught.value.code, caught.value.title) == ("output-exists", f"the output `{save['path']}` exists")
+        assert caught.value.where is not None
+        assert snapshot(tmp_path) == before
+
+    def test_an_output_that_appears_while_the_run_works_is_kept(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(folder)
+        flush = files.fsync_file
+
+        def flush_late(path: str) -> None:
+            Path("out/m.safetensors").write_bytes(b"by hand")
+            flush(path)
+
+        monkeypatch.setattr(files, "fsync_file", flush_late)
+        with pytest.raises(PlanError) as caught:
+            package.plan("recipe.json").run()
+        assert caught.value.notes == ("found out/m.safetensors",)
+        assert {name for name in snapshot(folder) if name.startswith("out/")} == {"out/m.safetensors"}
+        assert (folder / "out" / "m.safetensors").read_bytes() == b"by hand"
+
+    def test_shards_of_another_number_that_appeared_are_not_removed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(with_recipe(tmp_path, shards("70KB")))
+        plan = package.plan("recipe.json")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "model-00001-of-00009.safetensors").write_bytes(b"by hand")
+        with pytest.raises(PlanError, match=r"the output `out` exists"):
+            plan.run()
+        assert os.listdir(tmp_path / "out") == ["model-00001-of-00009.safetensors"]
+
+    @pytest.mark.parametrize("how", ["overwrite", "force"])
+    def test_who_may_replace_may_run_a_plan_twice(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+        monkeypatch.chdir(with_recipe(tmp_path, {"path": "m.npz"} | ({"overwrite": "replace"} if how == "overwrite" else {})))
+        plan = package.plan("recipe.json", force=how == "force")
+        plan.run()
+        plan.run()
+        assert values(tmp_path / "m.npz") == NEW
+
+    @pytest.mark.parametrize(
+        ("source", "index"), [(shards("70KB"), "out/model.safetensors.index.json"), ({"path": "out/m", "format": "tf"}, "out/m.index")]
+    )
+    def test_an_index_that_changed_makes_the_plan_stale(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surgery: Surgery, source: dict[str, Any], index: str
+    ) -> None:
+        with_recipe(tmp_path, source)
+        assert surgery.run(tmp_path, "run", "recipe.json").code == 0
+        monkeypatch.chdir(with_recipe(tmp_path, {"path": "again.npz"}, source=source["path"]))
+        plan = package.plan("recipe.json")
+        data = (tmp_path / index).read_bytes()
+        (tmp_path / index).write_bytes(data + b" ")
+        with pytest.raises(StaleSource) as caught:
+            plan.run()
+        assert caught.value.title == f"{index} changed after the plan was made"
+        assert caught.value.notes == (f"plan saw {len(data):,} bytes, now {len(data) + 1:,}",)
+        assert not (tmp_path / "again.npz").exists()
+
+
+class TestRoom:
+    """Each output has 131,072 bytes of tensors and a header of less than 4 KiB."""
+
+    SAVES = tuple({"path": f"{name}/m.safetensors"} for name in "abc")
+
+    @pytest.fixture
+    def narrow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(files, "free_bytes", lambda folder: 300_000)
+        monkeypatch.setattr(files, "shares_blocks", lambda folder: False)
+        return tmp_path
+
+    def test_outputs_in_several_folders_of_one_file_system_share_its_room(self, narrow: Path) -> None:
+        with_recipe(narrow, *self.SAVES[:2])
+        package.plan("recipe.json")
+        with_recipe(narrow, *self.SAVES)
+        with pytest.raises(PlanError, match=r"`c` has room for 293\.0 KiB, 38\d\.\d KiB are needed") as caught:
+            package.plan("recipe.json")
+        assert caught.value.code == "disk-full"
+
+    def test_copies_within_a_file_system_that_shares_blocks_need_none(self, narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with_recipe(narrow, *self.SAVES)
+        monkeypatch.setattr(files, "shares_blocks", lambda folder: True)
+        package.plan("recipe.json")
+        monkeypatch.setattr(files, "device_of", lambda folder: 0)
+        with pytest.raises(PlanError, match=r"are needed"):
+            package.plan("recipe.json")
+
+    def test_computed_tensors_need_room_also_where_blocks_are_shared(self, narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files, "shares_blocks", lambda folder: True)
+        source = {"source/x": bytes(131_072)}
+        (narrow / "in.safetensors").write_bytes(safetensors(source))
+        made = {"init_missing": {"variables": {"made": {"shape": [65_536]}}, "init": "zeros"}}
+        (narrow / "recipe.json").write_text(recipe("in.safetensors", [made], [*self.SAVES]))
+        with pytest.raises(PlanError, match=r"`b` has room for 293\.0 KiB, 5[12]\d\.\d KiB are needed"):
+            package.plan("recipe.json")
+
+    def test_what_dead_runs_left_counts_once_for_each_folder(self, narrow: Path) -> None:
+        for name in "ab":
+            (narrow / name / ".dead.surgery").mkdir(parents=True)
+            (narrow / name / ".dead.surgery" / "m").write_bytes(bytes(65_536))
+        with_recipe(narrow, *self.SAVES)
+        package.plan("recipe.json")
+        (narrow / "b" / ".dead.surgery" / "m").unlink()
+        with pytest.raises(PlanError, match=r"`c` has room for 357\.0 KiB, "):
+            package.plan("recipe.json")
+
+
+class TestStateFile:
+    PICKLE = b"PK\x03\x04 a checkpoint of another program"
+
+    @pytest.fixture
+    def occupied(self, tmp_path: Path) -> Path:
+        (tmp_path / "ck").mkdir()
+        (tmp_path / "ck" / "checkpoint").write_bytes(self.PICKLE)
+        return tmp_path
+
+    def test_a_file_that_is_no_state_file_is_not_replaced(self, occupied: Path, surgery: Surgery) -> None:
+        with_recipe(occupied, {"path": "ck/m", "format": "tf"})
+        for command in ("plan", "run"):
+            outcome = surgery.run(occupied, command, "recipe.json")
+            assert (outcome.code, faults_told(outcome)) == (1, 1)
+            assert "error[output-exists]: the output `ck/m` would replace `ck/checkpoint`, which is something else\n" in outcome.text
+        assert os.listdir(occupied / "ck") == ["checkpoint"]
+
+    def test_one_that_appeared_after_the_plan_is_not_replaced(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(with_recipe(tmp_path, {"path": "ck/m", "format": "tf"}))
+        plan = package.plan("recipe.json")
+        (tmp_path / "ck").mkdir()
+        (tmp_path / "ck" / "checkpoint").write_bytes(self.PICKLE)
+        with pytest.raises(PlanError, match=r"which is something else"):
+            plan.run()
+        assert snapshot(tmp_path / "ck") == {"checkpoint": self.PICKLE}
+
+    @pytest.mark.parametrize(("fields", "kept"), [({"latest": False}, True), ({"overwrite": "replace"}, False)])
+    def test_it_stays_without_latest_and_goes_with_permission(self, occupied: Path, surgery: Surgery, fields: dict[str, Any], kept: bool) -> None:
+        with_recipe(occupied, {"path": "ck/m", "format": "tf"} | fields)
+        assert surgery.run(occupied, "run", "recipe.json").code == 0
+        told = b'model_checkpoint_path: "m"\nall_model_checkpoint_paths: "m"\n'
+        assert (occupied / "ck" / "checkpoint").read_bytes() == (self.PICKLE if kept else told)
+
+    def test_an_empty_state_file_holds_nothing_to_lose(self, tmp_path: Path, surgery: Surgery) -> None:
+        with_recipe(tmp_path, {"path": "m", "format": "tf"})
+        (tmp_path / "checkpoint").write_bytes(b"")
+        assert surgery.run(tmp_path, "run", "recipe.json").code == 0
+
+
+def test_a_planted_journal_makes_no_command_touch_a_file(tmp_path: Path, surgery: Surgery) -> None:
+    with_recipe(tmp_path, {"path": "m.npz"})
+    staged = tmp_path / ".x.surgery"
+    staged.mkdir()
+    text = json.dumps({"files": ["recipe.json"], "remove": ["in.safetensors"], "replaces_index": [], "folder": [12345, 0]}).encode()
+    (staged / ".journal.surgery").write_bytes(text + b"\n%08x\n" % zlib.crc32(text))
+    (staged / "recipe.json").write_bytes(b"planted")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for command in (["inspect", "in.safetensors"], ["plan", "recipe.json"], ["run", "recipe.json"]):
+        assert surgery.run(tmp_path, *command).code == 0
+    assert {path: path.read_bytes() for path in before} == before

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from contract import Arrays, FormatContract
 from disk import FolderDisk
 
+import surgery
 from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, SourceError, UnsupportedFeature, render
 from surgery.expr import Stored, Transpose, evaluate
 from surgery.formats import npz
-from surgery.tensors import SourceFile
+from surgery.tensors import SourceFile, TensorSpec
 
 DATA = Path(__file__).parents[1] / "data" / "npz"
 F32 = DTYPES["float32"]
@@ -260,3 +262,87 @@ def test_a_broken_file_with_the_suffix_is_recognised(tmp_path: Path) -> None:
     assert npz.locate(str(tmp_path / "a.npz"), FolderDisk()) == str(tmp_path / "a.npz")
     assert npz.locate(str(tmp_path), FolderDisk()) is None
     assert npz.locate(str(tmp_path / "absent.npz"), FolderDisk()) is None
+
+
+# Deflated members in a run
+
+
+RAMP = np.repeat(np.arange(1 << 20, dtype=np.float32), 4).reshape(4096, 1024)
+
+
+def run_deflated(folder: Path, monkeypatch: pytest.MonkeyPatch, steps: str, target: str, values: Any = RAMP) -> tuple[int, surgery.Plan]:
+    """How often the member was inflated in a run that has 1 MiB, and the plan of it."""
+    monkeypatch.chdir(folder)
+    np.savez_compressed("in.npz", w=values)
+    Path("r.yaml").write_text(f"surgery: 1\nsteps: [load: {{path: in.npz}}, {steps}save: {{path: {target}}}]\n")
+    inflations, chunks = [], npz.Deflated.chunks
+
+    def counted(codec: npz.Deflated, stored: Iterable[bytes | memoryview], spec: TensorSpec) -> Iterator[bytes | memoryview]:
+        inflations.append(codec.label)
+        return chunks(codec, stored, spec)
+
+    monkeypatch.setattr(npz.Deflated, "chunks", counted)
+    plan = surgery.plan("r.yaml", jobs=2, memory=1 << 20)
+    plan.run()
+    return len(inflations), plan
+
+
+def test_a_deflated_member_is_inflated_once_into_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inflations, plan = run_deflated(tmp_path, monkeypatch, "", "out.npz")
+    assert (inflations, plan.physical.peak_bytes, plan.physical.notes) == (1, 0, ())
+    np.testing.assert_array_equal(np.load("out.npz")["w"], RAMP)  # numpy looks at the CRC-32
+
+
+def test_a_deflated_member_of_the_other_byte_order_is_turned_round_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_deflated(tmp_path, monkeypatch, "", "w.npy", RAMP.astype(">f4"))[0] == 1
+    assert np.load("w.npy").dtype == np.dtype("<f4")
+    np.testing.assert_array_equal(np.load("w.npy"), RAMP)
+
+
+def test_a_deflated_member_that_is_computed_with_is_inflated_once_and_the_plan_tells_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inflations, plan = run_deflated(tmp_path, monkeypatch, "transpose: {keys: w}, ", "out.npz")
+    assert inflations == 1
+    assert plan.physical.peak_bytes == 2 * 16 << 20
+    assert plan.physical.notes == ("`w` needs 32.0 MiB at once, more than --memory",)
+    np.testing.assert_array_equal(np.load("out.npz")["w"], RAMP.T)
+
+
+def test_inflating_little_by_little_takes_little_memory(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "in.npz", w=np.zeros(32 << 20, np.uint8))
+    leaf = npz.index(str(tmp_path / "in.npz"), FolderDisk()).tensors["w"]
+    assert isinstance(leaf, Stored)
+    assert isinstance(leaf.extent.codec, npz.Deflated)
+    stored = FolderDisk().open(str(tmp_path / "in.npz"))[1](leaf.extent.start, leaf.extent.stop)
+    tracemalloc.start()
+    try:
+        total = sum(map(len, leaf.extent.codec.chunks([stored], leaf.spec)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total == 32 << 20
+    assert peak < 6 << 20
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000])
+def test_inflating_does_not_depend_on_how_the_stored_bytes_are_cut(step: int) -> None:
+    found = npz.index(str(DATA / "deflated.npz"), FolderDisk())
+    read = FolderDisk().open(str(DATA / "deflated.npz"))[1]
+    leaf = next(found.tensors["fortran_big"].leaves())
+    assert isinstance(leaf, Stored)
+    assert isinstance(leaf.extent.codec, npz.Deflated)
+    stored = read(leaf.extent.start, leaf.extent.stop)
+    pieces = [stored[start : start + step] for start in range(0, len(stored), step)]
+    content = b"".join(leaf.extent.codec.chunks(pieces, leaf.spec))
+    assert content == struct.pack("<6f", 0, 3, 1, 4, 2, 5)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 20])
+def test_a_deflate_stream_that_ends_early_is_damaged(cut: int) -> None:
+    read = FolderDisk().open(str(DATA / "deflated.npz"))[1]
+    leaf = npz.index(str(DATA / "deflated.npz"), FolderDisk()).tensors["w"]
+    assert isinstance(leaf, Stored)
+    assert isinstance(leaf.extent.codec, npz.Deflated)
+    with pytest.raises(CorruptFile, match=r"`w\.npy` in .*deflated\.npz is damaged"):
+        list(leaf.extent.codec.chunks([read(leaf.extent.start, leaf.extent.stop - cut)], leaf.spec))

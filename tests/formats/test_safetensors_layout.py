@@ -180,7 +180,7 @@ def test_refuses_a_shard_size_that_is_no_size(size: object) -> None:
 def test_a_sharded_save_wants_a_folder() -> None:
     with pytest.raises(PlanError) as fault:
         safetensors.layout(bundle("out/model.safetensors", {}, shard_size=5))
-    assert fault.value.help == "write `path: out`"
+    assert fault.value.help == "write `path: out/model, format: safetensors`"
 
 
 def test_refuses_a_path_that_names_no_file() -> None:

@@ -184,7 +184,7 @@ def test_locates(path: str, prefix: str) -> None:
     assert tf_bundle.locate(f"{DATA}/{path}", FolderDisk()) == f"{DATA}/{prefix}"
 
 
-@pytest.mark.parametrize("path", ["nowhere", "odd_names", "expected.json", "article/two_scalars.meta", "saved_model/saved_model.pb"])
+@pytest.mark.parametrize("path", ["nowhere", "odd_names", "expected.json", "saved_model/saved_model.pb"])
 def test_does_not_locate(path: str) -> None:
     assert tf_bundle.locate(f"{DATA}/{path}", FolderDisk()) is None
 
@@ -561,6 +561,16 @@ def test_the_state_file_is_updated_unless_told_otherwise(tmp_path: Path) -> None
     assert update.name == "checkpoint"
     assert update.rewrite(None) == b'model_checkpoint_path: "m"\nall_model_checkpoint_paths: "m"\n'
     assert plan(tmp_path, latest=False).updates == ()
+
+
+def test_the_state_file_itself_stands_for_its_newest() -> None:
+    assert tf_bundle.locate(f"{DATA}/history/checkpoint", FolderDisk()) == f"{DATA}/history/model.ckpt-30"
+
+
+def test_the_graph_of_a_checkpoint_is_not_the_checkpoint() -> None:
+    with pytest.raises(SourceError, match="is the graph of a TensorFlow checkpoint") as caught:
+        tf_bundle.locate(f"{DATA}/article/two_scalars.meta", FolderDisk())
+    assert caught.value.help == f"give the prefix: {DATA}/article/two_scalars"
 
 
 def test_stale_files_are_older_shards_and_the_graph(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ class TestOneRun:
             staging.commit(names, ["st\nale"])
         assert sorted(content(tmp_path / "out")) == sorted(names)
 
-    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", "nul\0", ".other.surgery"])
+    @pytest.mark.parametrize("name", [".", "..", "a/b", "/etc/passwd", "nul\0", ".other.surgery"])
     def test_names_that_are_not_plain_are_refused(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(ApplyError, match=r"cannot be the name of an output file"):
             Staging.open(str(tmp_path), name)
@@ -334,13 +334,48 @@ class TestOneRun:
             write(tmp_path / "out", SCENARIOS["stale removals"])
         assert content(tmp_path / "out") == OLD | {"m-1-of-1": b"(folder)"}
 
-    def test_need_refuses_what_does_not_fit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(files, "free_bytes", lambda _: 1000)
-        with Staging.open(str(tmp_path), "m") as staging:
-            staging.need(1000)
-            with pytest.raises(ApplyError) as caught:
-                staging.need(1001)
-        assert (caught.value.code, caught.value.notes) == ("disk-full", ("1,001 bytes are needed, 1,000 are free",))
+    def test_an_output_that_is_the_folder_itself_is_staged_under_no_name(self, tmp_path: Path) -> None:
+        with Staging.open(str(tmp_path), "") as whole, Staging.open(str(tmp_path), "out") as inner:
+            assert sorted(content(tmp_path)) == [".out.surgery", ".surgery"]
+            for staging, name in ((whole, "a"), (inner, "b")):
+                staging.create(name)
+                staging.commit([name])
+        assert content(tmp_path) == {"a": b"", "b": b""}
+
+    @pytest.mark.parametrize(
+        ("folder", "path", "name"),
+        [
+            ("out", "out", ""),
+            ("out", "out/", ""),
+            (".", ".", ""),
+            ("/", "/", ""),
+            ("out", "out/out", "out"),
+            (".", "m.npz", "m.npz"),
+            ("a/", "a//b", "b"),
+        ],
+    )
+    def test_the_staging_folder_is_called_after_the_path(self, folder: str, path: str, name: str) -> None:
+        assert commit.staging_name(folder, path) == name
+
+    @pytest.mark.parametrize("scenario", ["new single file", "same names"])
+    def test_the_last_look_is_taken_when_all_is_flushed_and_nothing_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: str
+    ) -> None:
+        old, new = SCENARIOS[scenario].old, SCENARIOS[scenario].new
+        fill(tmp_path / "out", old)
+        flushed: list[str] = []
+        monkeypatch.setattr(files, "fsync_file", lambda path: flushed.append(os.path.basename(path)))
+
+        def look() -> None:
+            assert (sorted(flushed), visible(tmp_path / "out")) == (sorted(new), old)
+            raise ApplyError("somebody was faster")
+
+        with Staging.open(str(tmp_path / "out"), "m") as staging:
+            for name in new:
+                staging.create(name)
+            with pytest.raises(ApplyError, match=r"somebody was faster"):
+                staging.commit(list(new), last_look=look)
+        assert content(tmp_path / "out") == old
 
     def test_threads_write_ranges_of_many_files(self, tmp_path: Path) -> None:
         names = [f"m-{n}" for n in range(100)]
@@ -443,9 +478,10 @@ def race(folder: Path, mark: bytes) -> None:
 
 def leave_journal(folder: Path, plan: object, *, check: int | None = None) -> Path:
     """A dead run's staging folder with a journal, written out independently of the code."""
-    text = json.dumps(plan).encode()
     staged = folder / ".m.surgery"
     staged.mkdir()
+    home = {"folder": [staged.stat().st_ino, staged.stat().st_uid]}
+    text = json.dumps(home | plan if isinstance(plan, dict) else plan).encode()
     (staged / ".journal.surgery").write_bytes(text + b"\n%08x\n" % (zlib.crc32(text) if check is None else check))
     return staged
 
@@ -515,6 +551,41 @@ class TestLeftovers:
         leave_journal(tmp_path, {"files": ["m"], "remove": ["victim"], "replaces_index": []}, check=0x12345678)
         assert recover(str(tmp_path)) == []
         assert (tmp_path / "victim").exists()
+
+    @pytest.mark.parametrize("home", [{}, {"folder": None}, {"folder": []}, {"folder": [1, 0]}, {"folder": "any"}])
+    def test_a_planted_journal_is_not_obeyed(self, tmp_path: Path, home: dict[str, object]) -> None:
+        fill(tmp_path / "out", {"victim": b"", "m": b"old"})
+        staged = leave_journal(tmp_path / "out", None)
+        text = json.dumps({"files": ["m"], "remove": ["victim"], "replaces_index": []} | home).encode()
+        (staged / ".journal.surgery").write_bytes(text + b"\n%08x\n" % zlib.crc32(text))
+        (staged / "m").write_bytes(b"planted")
+        assert recover(str(tmp_path / "out")) == []
+        clean(str(tmp_path / "out"))
+        assert visible(tmp_path / "out") == {"victim": b"", "m": b"old"}
+
+    def test_a_copied_folder_with_a_journal_is_left_alone_and_told_to_who_wants_its_name(self, tmp_path: Path) -> None:
+        fill(tmp_path / "out", {"stale": b"old"})
+        (leave_journal(tmp_path / "out", {"files": ["m"], "remove": ["stale"], "replaces_index": []}) / "m").write_bytes(b"new")
+        copied = shutil.copytree(tmp_path / "out", tmp_path / "copied")
+        assert recover(str(copied)) == []
+        clean(str(copied))
+        assert commit.leftover_bytes(str(copied)) == 0
+        with pytest.raises(ApplyError) as caught:
+            Staging.open(str(copied), "m")
+        assert (caught.value.code, caught.value.title) == ("foreign-journal", f"{copied}/.m.surgery is not of a run in this folder")
+        assert (copied / ".m.surgery" / "m").read_bytes() == b"new"
+        assert visible(copied) == {"stale": b"old"}
+        with Staging.open(str(copied), "other"):
+            pass
+        assert recover(str(tmp_path / "out")) == [f"{tmp_path}/out/m"]
+        assert content(tmp_path / "out") == {"m": b"new"}
+
+    def test_a_journal_is_obeyed_where_its_folder_was_renamed_with_all_in_it(self, tmp_path: Path) -> None:
+        fill(tmp_path / "out", {"stale": b"old"})
+        (leave_journal(tmp_path / "out", {"files": ["m"], "remove": ["stale"], "replaces_index": []}) / "m").write_bytes(b"new")
+        (tmp_path / "out").rename(tmp_path / "moved")
+        assert recover(str(tmp_path / "moved")) == [f"{tmp_path}/moved/m"]
+        assert content(tmp_path / "moved") == {"m": b"new"}
 
     def test_a_deeply_nested_journal_is_no_journal(self, tmp_path: Path) -> None:
         staged = leave_journal(tmp_path, None)

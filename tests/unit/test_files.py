@@ -14,7 +14,7 @@ import pytest
 
 from surgery import files
 from surgery.errors import ApplyError, CorruptFile, SourceError, StaleSource
-from surgery.files import LocalDisk, Sources
+from surgery.files import LocalDisk, Sources, places
 from surgery.tensors import SourceFile
 
 MIB = 1 << 20
@@ -374,6 +374,29 @@ class TestPrimitives:
         with pytest.raises(ApplyError, match=r"cannot make folder .*/a: file exists$"):
             files.make_folder(str(tmp_path / "a" / "b"))
 
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_make_folder_makes_a_parent_that_went_meanwhile_once_more(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+        mkdir = os.mkdir
+        left = [times]
+
+        def mkdir_after_a_rival(path: str) -> None:
+            if path.endswith("/b") and left[0]:
+                left[0] -= 1
+                os.rmdir(tmp_path / "a")
+            mkdir(path)
+
+        monkeypatch.setattr(os, "mkdir", mkdir_after_a_rival)
+        if times == 1:
+            assert files.make_folder(f"{tmp_path}/a/b") == [f"{tmp_path}/a", f"{tmp_path}/a/b"]
+        else:
+            with pytest.raises(ApplyError, match=r"cannot make folder .*/a/b: no such file or directory$"):
+                files.make_folder(f"{tmp_path}/a/b")
+            assert os.listdir(tmp_path) == []
+
+    def test_make_folder_refuses_where_nothing_can_be_made(self) -> None:
+        with pytest.raises(ApplyError, match=r"cannot make folder /proc/\.x\.npz\.surgery: no such file or directory$"):
+            files.make_folder("/proc/.x.npz.surgery")
+
     def test_remove_folder_leaves_one_that_is_not_empty(self, tmp_path: Path) -> None:
         files.make_folder(str(tmp_path / "a" / "b"))
         files.remove_folder(str(tmp_path / "a"))
@@ -451,3 +474,56 @@ class TestPrimitives:
         monkeypatch.setattr(os, "fsync", failing(errno.EIO))
         with pytest.raises(ApplyError, match=r"cannot flush .*: input/output error"):
             files.fsync_folder(str(tmp_path))
+
+    def test_the_identity_of_a_folder_survives_its_renaming_and_no_copying(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        first = files.identity(str(tmp_path / "a"))
+        (tmp_path / "a").rename(tmp_path / "b")
+        (tmp_path / "a").mkdir()
+        assert first == files.identity(str(tmp_path / "b")) != files.identity(str(tmp_path / "a"))
+
+
+class TestPlaces:
+    def test_nothing_stands_in_the_way_of_folders_that_are_there_or_can_be_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "a").mkdir()
+        (tmp_path / "link").symlink_to("a")
+        assert [files.obstacle(folder) for folder in ("", ".", "a", "a/", "a/b/c", "none/b", "link/b", "..", "/", "/none/b")] == [""] * 10
+
+    def test_an_obstacle_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "file").write_bytes(b"")
+        (tmp_path / "dangling").symlink_to("none")
+        (tmp_path / "loop").symlink_to("loop")
+        long = "x" * 256
+        assert {folder: files.obstacle(folder) for folder in ("file", "file/b/c", "dangling", "dangling/b", "loop/b", long)} == {
+            "file": "file is a file",
+            "file/b/c": "file is a file",
+            "dangling": "dangling is a link to none, which is not there",
+            "dangling/b": "dangling is a link to none, which is not there",
+            "loop/b": "loop/b: too many levels of symbolic links",
+            long: f"{long}: file name too long",
+        }
+
+    def test_folders_in_a_folder_are_told_without_links(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").write_bytes(b"")
+        (tmp_path / "c").symlink_to("a")
+        assert files.folders_in(str(tmp_path)) == {"a"}
+        assert files.folders_in(str(tmp_path / "none")) == frozenset()
+
+    def test_a_folder_that_is_not_there_will_be_on_the_device_of_the_nearest_one(self, tmp_path: Path, small_disk: Path) -> None:
+        assert files.device_of(str(small_disk / "a" / "b")) == small_disk.stat().st_dev
+        assert files.device_of(str(tmp_path / "a" / "b")) == tmp_path.stat().st_dev != small_disk.stat().st_dev
+
+    def test_memory_file_systems_share_no_blocks(self, small_disk: Path) -> None:
+        assert not files.shares_blocks(str(small_disk / "a"))
+
+    @pytest.mark.parametrize(("magic", "shares"), [(0x58465342, True), (0x9123683E, True), (0x1021994, False), (0xEF53, False), (0, False)])
+    def test_xfs_and_btrfs_share_blocks(self, monkeypatch: pytest.MonkeyPatch, magic: int, shares: bool) -> None:
+        monkeypatch.setattr("surgery.files.places._magic", lambda path: magic)
+        assert files.shares_blocks("/") is shares
+
+    def test_the_kernel_tells_the_type_of_a_file_system(self) -> None:
+        assert places._magic("/proc") == 0x9FA0  # linux/magic.h: PROC_SUPER_MAGIC
+        assert places._magic("/none") == 0

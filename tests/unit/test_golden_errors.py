@@ -10,6 +10,7 @@ import ast
 import fcntl
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,9 @@ STEPS = {
     "assert": "load: {path: nan.npz}\n  - assert: {finite: true}\n  - save: {path: m.npz}",
     "bad-companion": "load: {path: sharded, scope: x/}\n  - save: {path: out, format: safetensors, carry: [merges.txt], edit: {merges.txt: {a: 1}}}",
     "folder-in-the-way": "save: {path: shut/way.npz, overwrite: replace}",
+    "no-folder": "save: {path: base.npz/m.npz}",
+    "name-too-long": f"save: {{path: out/{'x' * 250}.npz}}",
+    "foreign-journal": "save: {path: moved/m.npz}",
     "locked": "save: {path: held/m.npz}",
     "disk-full": "save: {path: m.npz}",
 }
@@ -105,7 +109,6 @@ UNREACHABLE = {
     "io-error": "needs a device that fails",
     "left-over": "needs --strict; see below",
     "mismatch": "the default of MismatchError",
-    "name-too-long": "the same table of refusals as disk-full",
     "object-graph-key": "YAML holds no text that is not UTF-8, and TensorFlow writes no such keys into a graph",
     "permission-denied": "root is refused nothing",
     "plan": "the default of PlanError",
@@ -142,6 +145,9 @@ def folder(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     Path("flipped.data-00000-of-00001").write_bytes(data)
     monkeypatch.setattr(patterns.Clock.__init__, "__defaults__", (0.2,))
     Path("held/.m.npz.surgery").mkdir()
+    Path("moved/.m.npz.surgery").mkdir(parents=True)
+    journal = b'{"files": ["m.npz"], "remove": [], "replaces_index": [], "folder": [0, 0]}'
+    Path("moved/.m.npz.surgery/.journal.surgery").write_bytes(journal + b"\n%08x\n" % zlib.crc32(journal))
     lock = os.open("held/.m.npz.surgery", os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield work

@@ -91,9 +91,9 @@ def test_every_step_has_golden_cases() -> None:
 
 def test_every_option_of_every_step_stands_in_a_golden_case() -> None:
     """The words are looked for in the text of the step's own file: an option that no case uses is not there."""
-    from surgery.recipe import _fields
+    from surgery.model_faults import words
     from surgery.steps import by_word
 
     for word in WORDS:
         text = (GOLDEN / f"{word}.yaml").read_text()
-        assert [option for option in _fields(by_word(word)) if f"{option}:" not in text] == [], word
+        assert [option for option in words(by_word(word)) if f"{option}:" not in text] == [], word

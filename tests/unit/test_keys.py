@@ -1,6 +1,8 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from surgery.keys import glob, is_glob, literal, natural, near_names
 
@@ -59,3 +61,17 @@ def test_near_names_among_very_many_keys_take_a_moment() -> None:
     found = near_names("encoder/layer_7/attention/output/kernal", keys)
     assert time.monotonic() - began < 5
     assert all(key.startswith("encoder/layer_") for key in found)
+
+
+def test_many_stars_take_linear_time() -> None:
+    began = time.monotonic()
+    assert not glob("*a" * 30 + "c").fullmatch("a" * 1000)
+    assert not glob("**a" * 30 + "c").fullmatch("a" * 1000)
+    assert time.monotonic() - began < 2
+
+
+@given(st.lists(st.sampled_from(["a", "b", "/", ".", "*", "**", "**/", "**."]), max_size=9).map("".join), st.text("ab/.", max_size=9))
+def test_many_stars_match_what_the_expression_matches(text: str, key: str) -> None:
+    compiled = glob(text)
+    plain = compiled._regex.fullmatch(key) is not None
+    assert compiled._follow(key) == plain

@@ -145,7 +145,7 @@ def test_a_number_that_cannot_be(key: str, match: str, to: str, says: str) -> No
 
 def test_an_exponential_pattern_runs_out_of_time() -> None:
     pattern = compile_pattern("^(a|aa)+$")
-    assert pattern.risky
+    assert pattern.safe_length == 0
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         pattern.search("a" * 60 + "!", Clock(0.2))
@@ -178,3 +178,49 @@ def test_string_methods_give_what_the_engine_gives(text: str, to: str, every: bo
 @pytest.mark.parametrize("text", ["a.b", "a|b", "a+", r"\d", "[a]", "(a)", "a^", "$a", "", r"\b"])
 def test_a_pattern_that_is_more_than_text_goes_to_the_engine(text: str) -> None:
     assert compile_pattern(text).plain is None
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (r"(?P<a>\d+)x\g<a>", "x12x12"),
+        ("[[:alpha:]]5x", "alpha5x"),
+        ("(?i-s)ALPHA", "alpha5x"),
+        ("(?i)ALPHA", "alpha5x"),
+        (r"a\101b", "aAb"),
+        (r"a\x41b", "aAb"),
+        (r"(.)(.)\2\1", "abba"),
+        ("(?x) al pha # x", "alpha"),
+        (r"(?#alpha)5", "alpha5x"),
+        (r"\p{Lu}5", "A5"),
+        (r"(?|(a)|(b))5", "b5"),
+    ],
+)
+def test_no_text_is_demanded_that_a_match_need_not_hold(text: str, key: str) -> None:
+    assert compile_pattern(text).search(key, Clock()) is not None
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "(", ")", "|", "*", "+", "?", ".", "[ab]", r"\d", "1", "^", "$", "(?:", "{2}", r"\."]), max_size=8).map(
+        "".join
+    )
+)
+def test_the_search_finds_what_the_engine_finds(text: str) -> None:
+    try:
+        pattern = compile_pattern(text)
+    except RecipeError:
+        return
+    for key in ("", "a", "b", "ab", "aab1", "a.b", "11", "ba.1"):
+        expected = pattern.compiled.search(key)
+        found = pattern.search(key, Clock())
+        assert (found and found.span()) == (expected and expected.span())
+
+
+@pytest.mark.parametrize("text", ["^(a|a){39}$", "(a+)?b", "(a|b)*c", r"(.)\1+", "(?R)?", "(a{5}){5}"])
+def test_a_repeated_group_is_never_run_without_a_clock(text: str) -> None:
+    assert compile_pattern(text).safe_length == 0
+
+
+@pytest.mark.parametrize(("text", "length"), [("abc", 1 << 60), ("a+", 10_000_000), (r"(.*)/(\d+)", 3162), ("a+b+c+", 215)])
+def test_more_repeats_are_safe_on_shorter_keys_only(text: str, length: int) -> None:
+    assert compile_pattern(text).safe_length == length

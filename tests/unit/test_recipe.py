@@ -82,6 +82,65 @@ def test_the_top_level(text: str, code: str) -> None:
     assert [fault.code for fault in faults(text)] == [code]
 
 
+@pytest.mark.parametrize(
+    ("step", "title", "help"),
+    [
+        ("load: a.npz", "`load` wants a mapping", "write `load: {path: a.npz}`"),
+        ("drop:", "`drop` wants a mapping", "write `drop: {match: …}`"),
+        ("", "item 0 of `steps` wants a mapping", "write a step as `- drop: {match: …}`, or take the `-` away"),
+        ("load: {path: 12}", "`path` wants text", "put it in quotes: '12'"),
+        ("drop: {keys: 1e3}", "`keys` wants text or a list", "put it in quotes: '1e3'"),
+        ("drop: {keys: {a: b}}", "`keys` wants text or a list", ""),
+        ("{name: 1, drop: {match: a}}", "`name` wants text", "put it in quotes"),
+        ("{nmae: x, drop: {match: a}}", "a step has no option `nmae`", "did you mean `name`?"),
+        ("init_missing: {variables: {a: {shape: [1], dtpe: x}}, init: ones}", "`a` has no option `dtpe`", "did you mean `dtype`?"),
+        ("init_missing: {like: a, rules: [{match: a}]}", "`rules` lacks `init`", "add `init:`"),
+        ("init_missing: {like: a, rules: {matsch: a, init: ones, match: b}}", "`rules` has no option `matsch`", "did you mean `match`?"),
+        ("assert: {close_to: {key: a, rtoll: 1}}", "`close_to` has no option `rtoll`", "did you mean `rtol`?"),
+        ("drop: {match: a, except: [{keyss: b}]}", "`except` has no option `keyss`", "did you mean `keys`?"),
+        ("scope: {separator: {from: '', to: .}}", "`from` is empty", ""),
+        ("load: {path: a, var_list: []}", "`var_list` is empty", ""),
+        ("save: {path: a, format: tf, shard_size: 5 parsecs}", "`5 parsecs` is no size; write 20MB, 5GB or 2GiB", ""),
+        ("save: {path: a, format: tf, shard_size: -5}", "`shard_size` is -5, and the least is 0", ""),
+        ("drop: {match: (?P<n>a), where: {n: [5]}}", "`n` wants 2 items, not 1", ""),
+        ("drop: {where: {shape: [-2]}}", "item 0 of `shape` is -2, and the least is -1", ""),
+        ("cast: {dtype: int8, overflow: clamp}", "`overflow` wants `error`, `saturate`, `inf` or `wrap`", ""),
+        (
+            "transpose: {order: ['${{ 4 / 2 }}']}",
+            "`/` is not part of an integer expression (names, integers, + - * // % and parentheses are)",
+            "use `//`, which rounds down",
+        ),
+    ],
+)
+def test_a_fault_is_said_in_the_words_of_the_place(step: str, title: str, help: str) -> None:
+    assert [(fault.title, fault.help) for fault in faults(HEAD + f"steps:\n  - {step}\n")] == [(title, help)]
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "help"),
+    [
+        ("load: {path: ~/x.npz}", "bad-path", "use `${env.HOME}` with `env: [HOME]`"),
+        ("save: {path: 's3://bucket/x.npz'}", "bad-path", "copy it to this machine, or mount it"),
+        ("expect: {like: 'gs://bucket/x'}", "bad-path", "copy it to this machine, or mount it"),
+        ("save: {path: out/m.safetensors, shard_size: 5GB}", "bad-option", "write `path: out/m, format: safetensors`"),
+        ("save: {path: out, shard_size: 5GB}", "format-needed", "add `format: safetensors` or `format: tf`"),
+        ("save: {path: out, format: safetensors, shard_size: 0KB}", "bad-option", "give a size above zero, such as 5GB"),
+        ("drop: {where: {}}", "needs-selector", "add a fact, such as `dtype: float32`"),
+        ("keep: {where: {dtype: null}}", "needs-selector", "add a fact, such as `dtype: float32`"),
+        ("rename: {match: a, to: b, where: {}}", "needs-selector", "add a fact, such as `dtype: float32`"),
+        ("rename: {match: a, to: '${x}'}", "unknown-param", "declare it: `params: {x: {type: string}}`; a literal is `$${{x}}`"),
+        ("scope: {from: a/, to: '${x}/'}", "unknown-param", "declare it: `params: {x: {type: string}}`; a literal is `$${x}`"),
+    ],
+)
+def test_help_says_what_to_write(step: str, code: str, help: str) -> None:
+    assert [(fault.code, fault.help) for fault in faults(HEAD + f"steps:\n  - {step}\n")] == [(code, help)]
+
+
+def test_a_slip_beside_the_steps_is_told_by_the_words_of_the_top_level() -> None:
+    (fault,) = faults(HEAD + "nmae: x\nsteps: [{drop: {match: x}}]\n")
+    assert (fault.title, fault.help) == ("the recipe has no option `nmae`", "did you mean `name`?")
+
+
 PARAMS = (
     HEAD + "params:\n  p: {type: string}\n  n: {type: integer, default: 3}\n  r: {type: string, format: regex, default: 'a+'}\nenv: [HOME]\nsteps:\n"
 )

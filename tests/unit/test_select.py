@@ -118,10 +118,22 @@ def test_a_glob_that_misses_suggests_one_that_hits() -> None:
         ({"match": r"(?P<n>\d)", "where": {"m": 1}}, "unknown-group", ("where", "m")),
         ({"except": [{"match": "a"}, {"match": "["}]}, "bad-pattern", ("except", 1, "match")),
         ({"except": [{}]}, "needs-selector", ("except", 0)),
+        ({"except": [{"where": {}}]}, "needs-selector", ("except", 0, "where")),
+        ({"where": {}}, "needs-selector", ("where",)),
+        ({"where": {"dtype": None, "ndim": None}}, "needs-selector", ("where",)),
+        ({"match": r"(?P<n>\d)", "where": {"n": [5, 2]}}, "bad-option", ("where", "n")),
+        ({"match": r"(?P<n>\d)", "where": {"n": [5, 5]}}, "bad-option", ("where", "n")),
+        ({"where": {"min_bytes": "1GB", "max_bytes": "1MB"}}, "bad-option", ("where", "min_bytes")),
     ],
 )
 def test_lint_finds_what_needs_no_checkpoint(words: dict[str, Any], code: str, at: tuple[Any, ...]) -> None:
     assert [(fault.code, fault.at) for fault in Selector.model_validate(words).lint_selector()] == [(code, at)]
+
+
+@pytest.mark.parametrize("words", [{"match": "x"}, {"keys": "x"}, {"match": "h", "count": 9}])
+def test_help_names_the_checkpoint_to_look_at(words: dict[str, Any]) -> None:
+    (fault,) = chosen(**words).faults
+    assert "`surgery inspect a.npz`" in fault.help
 
 
 def test_facts_alone_know_no_strictness() -> None:

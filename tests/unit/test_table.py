@@ -25,14 +25,14 @@ def test_rekey_reports_every_collision_with_all_its_sources_in_table_order() -> 
     assert changed.collisions == {"x": ("a", "x", "b"), "y": ("c", "y")}
 
 
-def test_rekey_with_replace_lets_the_renamed_win_over_one_that_stayed() -> None:
-    changed = table("a", "x").rekey({"a": "x"}, 1, replace=True)
+def test_a_winner_takes_the_name_of_one_that_stayed() -> None:
+    changed = table("a", "x").rekey({"a": "x"}, 1, winners={"a"})
     assert origins(changed.table) == {"x": "a"}
     assert changed.collisions == {}
 
 
-def test_rekey_with_replace_still_reports_two_renamed_ones() -> None:
-    changed = table("a", "b", "x").rekey({"a": "x", "b": "x"}, 1, replace=True)
+def test_two_winners_of_one_name_still_collide() -> None:
+    changed = table("a", "b", "x").rekey({"a": "x", "b": "x"}, 1, winners={"a", "b"})
     assert changed.collisions == {"x": ("a", "b")}
 
 
