@@ -75,6 +75,8 @@ class _Run:
         self.verify = verify
         self.progress = progress
         self.lock = Lock()
+        # The kernel lets one writer at a time into a file, and lets the others burn a core while they wait.
+        self.copying = {(number, file.name): Lock() for number, output in enumerate(plan.outputs) for file in output.layout.files}
         self.parts: list[dict[str, list[tuple[int, int, int]]]] = [{} for _ in plan.outputs]
         self.shared = [0] * len(plan.outputs)
         self.verified: list[set[str]] = [set() for _ in plan.outputs]
@@ -98,7 +100,8 @@ class _Run:
         must_read = self.verify or any(piece.codec or _has_to_pass(piece, stored_kind, kind) for piece in task.pieces)
         with self.sources.opened(task.source) as source, self.stagings[task.output].opened(task.file) as target:
             if not must_read and all(piece.expected is None for piece in task.pieces):
-                moved = files.copy_range(source, task.source_start, task.source_start + task.nbytes, target, task.start)
+                with self.copying[task.output, task.file]:
+                    moved = files.copy_range(source, task.source_start, task.source_start + task.nbytes, target, task.start)
                 self._shared(task.output, moved.shared_bytes)
             else:
                 stop = task.source_start + task.nbytes
