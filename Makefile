@@ -1,10 +1,11 @@
 # The two commands of the README are `make demo` and `make test`. Everything is installed into folders of this checkout.
+# `compileall`: where Python is told not to write bytecode, an editable install would compile every module at every start.
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-peers lint bench schema clean
+.PHONY: demo test test-peers bench schema clean
 
 demo: $(VENV)/.installed
 	$(BIN)/surgery demo
@@ -19,6 +20,7 @@ test-peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m pytest -q -n auto --dist worksteal -m peers
 
 bench: $(PEERS)/.installed
+	$(PEERS)/bin/python -m compileall -q surgery
 	$(PEERS)/bin/python -m bench
 
 schema: $(VENV)/.installed
@@ -29,10 +31,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m compileall -q surgery
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m compileall -q surgery
 	touch $@ $(VENV)/.installed
 
 $(PEERS)/.installed: pyproject.toml
