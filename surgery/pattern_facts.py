@@ -21,7 +21,7 @@ class Plain(NamedTuple):
     anchor: str
 
     def substitutions(self, keys: Sequence[str], new: str, every: bool) -> list[tuple[int, str]]:
-        """As `Pattern.substitutions`, for keys that do not end with a newline (before which `$` matches too)."""
+        """As `Pattern.substitutions`, for keys without a newline (before which `$` matches too)."""
         old, most = self.text, -1 if every else 1
         if self.anchor == "^":
             return [(position, new + key[len(old) :]) for position, key in enumerate(keys) if key.startswith(old)]

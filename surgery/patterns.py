@@ -81,11 +81,11 @@ class Pattern:
 
         `accept` may refuse a key by its first match. Raises TimeoutError.
         """
-        if accept is None and self.plain is not None and to.constant is not None and not any(key.endswith("\n") for key in keys):
+        if accept is None and self.plain is not None and to.constant is not None and "\n" not in "".join(keys):
             return self.plain.substitutions(keys, to.constant, every)
         literal, search, expand = self.literal, self._search, to.expand
         found: list[tuple[int, str]] = []
-        timed = any(len(key) > self.safe_length for key in keys)
+        timed = max(map(len, keys), default=0) > self.safe_length
         for position, key in enumerate(keys):
             if literal not in key:
                 continue

@@ -36,8 +36,9 @@ class Rename(Step, RootModel[Annotated[list[Rule], Field(min_length=1), OneOrMan
         faults: list[SurgeryError] = []
         applied = apply_in_turn(self.root, names, lambda position: state.table[keys[position]].spec, Clock())
         for index, (rule, result) in enumerate(zip(self.root, applied, strict=True)):
-            touched = {keys[position] for position, _ in result.changes}
-            winners = winners | touched if rule.replace else winners - touched
+            if rule.replace or winners:  # the last rule that touches a key decides whether it may replace another
+                touched = {keys[position] for position, _ in result.changes}
+                winners = winners | touched if rule.replace else winners - touched
             for position, name in result.changes:
                 names[position] = name
             faults += broken_promises(rule, result, state, (index,))
