@@ -51,7 +51,7 @@ def _copyable(expr: Expr, layout: Layout) -> tuple[Extent, ...] | None:
 def _runs(number: int, file: FileLayout, layout: Layout) -> tuple[list[CopyRun], list[Placement]]:
     """Byte copies joined into the longest runs, and the placements that have to be computed.
 
-    A tensor with a checksum is one piece, since that is over all of it; where no checksum is kept or wanted pieces tell nothing.
+    The pieces of a run are all of it. A tensor with a checksum is one piece, since that is over all of it.
     """
     runs = _Runs(number, file.name)
     rest: list[Placement] = []
@@ -67,8 +67,7 @@ def _runs(number: int, file: FileLayout, layout: Layout) -> tuple[list[CopyRun],
             for low in range(0, extent.nbytes, step):
                 length = min(step, extent.nbytes - low)
                 runs.add(extent.file, extent.start + low, placement.start + rel_start + low, length)
-                if layout.checksum or not plain:
-                    runs.pieces.append(Piece(placement.key, rel_start + low, length, extent.checksum, extent.codec, extent.spec))
+                runs.pieces.append(Piece(placement.key, rel_start + low, length, extent.checksum, extent.codec, extent.spec))
             rel_start += extent.nbytes
     return runs.done(), rest
 

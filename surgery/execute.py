@@ -97,7 +97,9 @@ class _Run:
         kind = self.plan.outputs[task.output].layout.checksum
         # A stored checksum is handed on unchecked only where the file system shares the blocks, so that nothing passes by.
         stored_kind = task.source.checksum_kind
-        must_read = self.verify or any(piece.codec or _has_to_pass(piece, stored_kind, kind) for piece in task.pieces)
+        must_read = any(
+            piece.codec or _has_to_pass(piece, stored_kind, kind) or (self.verify and piece.expected is not None) for piece in task.pieces
+        )
         with self.sources.opened(task.source) as source, self.stagings[task.output].opened(task.file) as target:
             if not must_read and all(piece.expected is None for piece in task.pieces):
                 with self.copying[task.output, task.file]:
@@ -131,6 +133,7 @@ class _Run:
             else:
                 files.copy_range(source, at, stop, target, at + shift)
             at = stop
+        assert at == task.source_start + task.nbytes, "the pieces of a run are all of it"
 
     def _copy_encoded(self, task: CopyRun, piece: Piece, at: int, target: int) -> None:
         """A string tensor or the like: its checksum is not simply over its bytes, so it is read whole."""

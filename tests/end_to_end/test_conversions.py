@@ -23,9 +23,9 @@ ARRAYS: dict[str, Any] = {
 }
 
 
-def run(folder: Path, *steps: str) -> None:
+def run(folder: Path, *steps: str, verify: bool = False) -> None:
     recipe = "surgery: 1\nsteps:\n" + "".join(f"  - {step}\n" for step in steps)
-    surgery.plan(Source(recipe, "r.yaml"), force=True).run()
+    surgery.plan(Source(recipe, "r.yaml"), force=True).run(verify=verify)
 
 
 def source(folder: Path, kind: str) -> str:
@@ -56,8 +56,15 @@ def source(folder: Path, kind: str) -> str:
         ("out", ", format: tf, shard_size: 9kB"),
     ],
 )
-def test_values_survive(tmp_path: Path, kind: str, name: str, options: str) -> None:
-    run(tmp_path, f"load: {{path: {source(tmp_path, kind)}}}", "rename: {match: ^, to: x/}", f"save: {{path: {tmp_path}/{name}{options}}}")
+@pytest.mark.parametrize("verify", [False, True])
+def test_values_survive(tmp_path: Path, kind: str, name: str, options: str, verify: bool) -> None:
+    run(
+        tmp_path,
+        f"load: {{path: {source(tmp_path, kind)}}}",
+        "rename: {match: ^, to: x/}",
+        f"save: {{path: {tmp_path}/{name}{options}}}",
+        verify=verify,
+    )
     with surgery.open(tmp_path / name) as written:
         assert sorted(written) == sorted(f"x/{key}" for key in ARRAYS)
         for key, array in ARRAYS.items():
