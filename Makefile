@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+MERGEKIT := .venv-mergekit
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-peers bench schema clean
@@ -19,9 +20,9 @@ test: $(VENV)/.dev
 test-peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m pytest -q -n auto --dist worksteal -m peers
 
-bench: $(PEERS)/.installed
+bench: $(PEERS)/.installed $(PEERS)/.torch $(MERGEKIT)/.installed
 	$(PEERS)/bin/python -m compileall -q surgery
-	$(PEERS)/bin/python -m bench
+	$(PEERS)/bin/python -m bench $(ARGS)
 
 schema: $(VENV)/.installed
 	$(BIN)/surgery schema --write schemas/recipe.schema.json
@@ -44,5 +45,15 @@ $(PEERS)/.installed: pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
 	touch $@
 
+# What these two bring is only compared with: where they cannot be had, `bench` skips their rows and says so.
+$(PEERS)/.torch: $(PEERS)/.installed
+	-$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	touch $@
+
+$(MERGEKIT)/.installed:
+	$(PYTHON) -m venv $(MERGEKIT)
+	-$(MERGEKIT)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 mergekit
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(MERGEKIT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
