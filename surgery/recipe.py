@@ -10,14 +10,13 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
-
 from surgery import steps as registry
 from surgery.errors import RecipeError, SurgeryError, gather, near
 from surgery.located import LITERAL_KEYS, Document, parse
 from surgery.model_faults import faults_of, place
+from surgery.models import Field, Model, ValidationError
 from surgery.parameters import resolve
-from surgery.steps.base import Model, Step
+from surgery.steps.base import Step
 from surgery.steps.load import Load
 from surgery.steps.save import Save
 from surgery.template import fill, references
@@ -28,22 +27,14 @@ Path = tuple[str | int, ...]
 class Head(Model):
     """The top level of a recipe. Steps are checked one by one, each by its own model."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, title="surgery recipe")
     VERSION: ClassVar[int] = 1
 
-    surgery: int = Field(description="version of the recipe language: 1", json_schema_extra={"const": 1})
+    surgery: int = Field(description="version of the recipe language: 1")
     name: str = Field("", description="a short name")
     description: str = Field("", description="what the recipe is for")
-    params: dict[str, dict[str, Any]] = Field(default_factory=dict, description="name → JSON Schema of its value")
-    env: list[str] = Field(default_factory=list, description="environment variables that ${env.NAME} may read")
+    params: dict[str, dict[str, Any]] = Field({}, description="name → JSON Schema of its value")
+    env: list[str] = Field([], description="environment variables that ${env.NAME} may read")
     steps: list[dict[str, Any]] = Field(min_length=1, description="the steps, in order")
-
-    @field_validator("surgery")
-    @classmethod
-    def _version(cls, value: int) -> int:
-        if value != cls.VERSION:
-            raise ValueError(f"this version reads recipes of version {cls.VERSION}, not {value}")
-        return value
 
 
 class StepItem(NamedTuple):
@@ -140,15 +131,17 @@ def _head(document: Document) -> Head:
     if not isinstance(document.data, dict):
         raise RecipeError("a recipe is a mapping", help="start with `surgery: 1` and `steps:`").located(document.where(()))
     try:
-        if isinstance(document.data.get("surgery"), bool):
-            raise RecipeError("`surgery` is the version number 1", code="bad-value").located(document.where(("surgery",)))
-        return Head.model_validate(document.data)
+        head = Head.model_validate(document.data)
     except ValidationError as error:
         faults = faults_of(error, document, (), Head)
         for fault in faults:
             if fault.at[:1] == ("steps",) and len(fault.at) == 2:
                 fault.help = "write a step as `- drop: {match: …}`, or take the `-` away"
         raise gather(faults) from None
+    if head.surgery != Head.VERSION:
+        title = f"this version reads recipes of version {Head.VERSION}, not {head.surgery}"
+        raise RecipeError(title, code="bad-value").located(document.where(("surgery",)))
+    return head
 
 
 def _undeclared(document: Document, head: Head) -> list[SurgeryError]:

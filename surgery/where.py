@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated, Any
-
-from pydantic import ConfigDict, Field
+from typing import Annotated, Any, ClassVar
 
 from surgery.dtypes import DTYPES
 from surgery.errors import RecipeError, near
-from surgery.steps.base import Model
+from surgery.models import Field, Model
+from surgery.steps.base import Rules
 from surgery.tensors import TensorSpec
 from surgery.units import SIZE, parse_size
 
@@ -29,18 +28,18 @@ def texts(value: Texts | None) -> list[str]:
 class Where(Model):
     """Facts about a tensor. Further words are named groups of `match` with an integer or a half-open `[low, high]`."""
 
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, json_schema_extra={"minProperties": 1})
-    __pydantic_extra__: dict[str, int | Annotated[list[int], Field(min_length=2, max_length=2)]]
+    RULES: ClassVar[Rules] = ({"minProperties": 1},)
 
     dtype: Texts | None = Field(None, description="element type, or a list of them")
     ndim: Rank | Annotated[list[Rank], Field(min_length=1)] | None = Field(None, description="number of axes, or a list of numbers")
     shape: list[AnySize] | None = Field(None, description="exact shape; -1 stands for any size")
     min_bytes: Size | None = Field(None, description="at least this many bytes (20MB, 1GiB)")
     max_bytes: Size | None = Field(None, description="at most this many bytes")
+    named_groups: dict[str, int | Annotated[list[int], Field(min_length=2, max_length=2)]] = Field({}, rest=True)
 
     def lint(self, groups: Collection[str], at: Path) -> Iterator[RecipeError]:
         """Facts that say nothing, that nothing can satisfy, or that do not exist; `groups` are the named ones of `match`."""
-        if not self.model_dump(exclude_none=True):
+        if not any(value not in (None, {}) for value in vars(self).values()):
             yield RecipeError(
                 f"`{at[-1]}` is empty, and would select everything", code="needs-selector", at=at, help="add a fact, such as `dtype: float32`"
             )
@@ -57,7 +56,7 @@ class Where(Model):
 
     def groups(self) -> Mapping[str, int | list[int]]:
         """The conditions on named groups."""
-        return self.__pydantic_extra__ or {}
+        return self.named_groups
 
     def test(self) -> Callable[[TensorSpec], bool]:
         """The conditions on the spec, as one predicate."""

@@ -1,1 +1,1 @@
-"""The command line. The only place that knows typer, a terminal, and exit codes."""
+"""The command line. The only place that knows a terminal and exit codes."""

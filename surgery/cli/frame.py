@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -20,16 +19,12 @@ def guarded(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # keys need not be UTF-8: what no terminal can show is escaped
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs as much as a small plan
     signal.signal(signal.SIGTERM, _interrupt)
     gc.disable()  # a command is short and makes no cycles of any size; collecting doubles the time of a plan of a million keys
     try:
         from surgery.cli.app import run_app
 
-        code = run_app(arguments)
-        if code == INTERRUPTED:  # typer has taken the exception
-            raise KeyboardInterrupt
-        return code
+        return run_app(arguments)
     except SurgeryError as error:
         complain(error, as_json_text="--json" in arguments)
         return error.exit_code
@@ -45,6 +40,8 @@ def guarded(arguments: list[str]) -> int:
         traceback.print_exc()
         print("\nThis is a bug in surgery, not in your recipe. Please report it with the lines above.", file=sys.stderr)
         return BUG
+    finally:
+        gc.freeze()  # the process ends here: to search all that is left for cycles takes a tenth of a small plan
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
@@ -54,6 +51,8 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 def complain(error: SurgeryError, *, as_json_text: bool = False) -> None:
     """Print all faults of a phase to stderr; with `--json` as JSON to stdout too."""
     if as_json_text:
+        import json
+
         print(json.dumps({"error": as_json(error)}, indent=2))
     text = str(error)
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):

@@ -11,22 +11,22 @@ from surgery import formats
 from surgery.api import Source
 from surgery.errors import RecipeError, SurgeryError
 
+_HELP = {"output-exists": "run with --force", "not-in-place": "give a name for the output, and leave --in-place out"}
 
-def rename_recipe(source: str, target: str, subs: list[str], prefix: str | None, format: str | None) -> Source:
+
+def rename_recipe(source: str, target: str | None, subs: list[tuple[str, str]], prefix: str | None, format: str | None, in_place: bool) -> Source:
     """The recipe as text: one `rename` with a rule for each `--sub` (each match is replaced) and one for the prefix."""
-    rules: list[dict[str, Any]] = []
-    for pair in subs:
-        try:
-            pattern, to = json.loads(pair)
-        except ValueError:
-            raise RecipeError("`--sub` takes two values", code="bad-option", help="write `--sub OLD NEW`") from None
-        rules.append({"match": pattern, "to": to, "all": True})
+    if in_place and (target or format):
+        raise RecipeError("`--in-place` goes without OUT and --format", code="bad-option", help="give only the checkpoint that is to be changed")
+    if not in_place and not target:
+        raise RecipeError("OUT is missing", code="bad-option", help="say where the renamed checkpoint goes, or change it itself with --in-place")
+    rules: list[dict[str, Any]] = [{"match": pattern, "to": to, "all": True} for pattern, to in subs]
     if prefix:
         rules.append({"match": "^", "to": prefix.replace("\\", "\\\\").replace("{", "{{").replace("}", "}}")})
     if not rules:
         raise RecipeError("nothing to rename", code="bad-option", help="add `--sub OLD NEW` or `--prefix P/`")
-    save: dict[str, Any] = {"path": target}
-    if format or formats.by_suffix(target) is None:
+    save: dict[str, Any] = {"path": target} if target else {"path": source, "in_place": True}
+    if target and (format or formats.by_suffix(target) is None):
         save["format"] = format or _format_of(source)
     steps = [{"load": {"path": source}}, {"rename": rules}, {"save": save}]
     lines = ["surgery: 1", "steps:", *(f"  - {json.dumps(step, ensure_ascii=False).replace('${', '$${')}" for step in steps)]
@@ -41,7 +41,7 @@ def as_command_line() -> Iterator[None]:
     except SurgeryError as error:
         for fault in (error, *error.others):
             fault.where, fault.step = None, ""
-            fault.help = "run with --force" if fault.code == "output-exists" else fault.help
+            fault.help = _HELP.get(fault.code, fault.help)
         raise
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
-
 from surgery import formats
 from surgery import steps as registry
 from surgery.errors import RecipeError, near
@@ -25,10 +23,7 @@ def step_options(word: str) -> str:
         raise RecipeError(
             f"no step is called `{word}`", code="unknown-step", help=f"did you mean `{close[0]}`?" if close else "`surgery steps` lists them all"
         ) from None
-    fields: Any = model.model_fields
-    if list(fields) == ["root"]:
-        fields = get_args(fields["root"].annotation)[0].model_fields
-    named = [(field.alias or name, field.description or "") for name, field in fields.items()]
+    named = [(field.alias or name, field.description) for name, field in model.item().fields().items()]
     width = max(len(name) for name, _ in named)
     return "\n".join([f"{word}: {(model.__doc__ or '').strip()}", "", *(f"  {name:<{width}}  {text}" for name, text in named)])
 

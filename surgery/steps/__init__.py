@@ -19,6 +19,7 @@ WORDS = (
     "assert",
     "cast",
     "transpose",
+    "split",
 )
 
 

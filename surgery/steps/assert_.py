@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
-
 from surgery.dtypes import DTYPES
 from surgery.errors import PlanError, RecipeError, SurgeryError, listed
+from surgery.models import Field, Model, model_validator
 from surgery.select import Selector, missing, select
-from surgery.steps.base import Model, Rules, State, Step, given
+from surgery.steps.base import Rules, State, Step, given
 from surgery.steps.mismatch import Misfit, dtype_misfit, mismatches, shape_misfit
 from surgery.table import Table
 from surgery.tasks import Check
@@ -40,7 +39,7 @@ class Assert(Step, Selector):
     close_to: Close | None = Field(None, description="{key, rtol, atol}: a tensor with nearly the same values")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="digest of the little-endian bytes in C order")
 
-    @model_validator(mode="after")
+    @model_validator
     def _some_demand(self) -> Self:
         if all(getattr(self, word) is None for word in DEMANDS):
             raise ValueError(f"`assert` demands nothing: select keys that have to be there, or add {', '.join(f'`{word}`' for word in DEMANDS[3:])}")

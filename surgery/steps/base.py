@@ -8,39 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
-
 from surgery.errors import RecipeError, SurgeryError
 from surgery.formats.base import Indexed
+from surgery.models import Model
 from surgery.table import Table
 from surgery.tasks import Check
 from surgery.tensors import TensorSpec
 
-TEMPLATE_PATTERN = r"\$\{"
-
-
 Rules = tuple[dict[str, Any], ...]
-
-
-class Model(BaseModel):
-    """The base of everything that is read from YAML: strict types, unknown words refused, frozen."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
-
-    RULES: ClassVar[Rules] = ()
-    """JSON Schema of what a class demands of its fields together, made of `given` and `absent`; holds for subclasses too."""
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        schema = handler.resolve_ref_schema(handler(core))
-        for name, field in schema.get("properties", {}).items():
-            schema["properties"][name] = or_template(field)
-        if isinstance(schema.get("additionalProperties"), dict):
-            schema["additionalProperties"] = or_template(schema["additionalProperties"])
-        rules = [rule for base in reversed(cls.__mro__) for rule in vars(base).get("RULES", ())]
-        return schema | ({"allOf": rules} if rules else {})
+"""JSON Schema of what a class demands of its fields together, made of `given` and `absent`: its `RULES`, which hold for subclasses too."""
 
 
 def given(*names: str) -> dict[str, Any]:
@@ -51,38 +27,6 @@ def given(*names: str) -> dict[str, Any]:
 def absent(*names: str) -> dict[str, Any]:
     """The schema of a mapping in which none of these fields has a value."""
     return {"properties": {name: {"type": "null"} for name in names}}
-
-
-def or_template(schema: dict[str, Any]) -> dict[str, Any]:
-    """A field's schema that also takes text with a `${…}` in it, since that is replaced before types are checked."""
-    if schema.get("type") == "string" and not {"enum", "const", "pattern"} & set(schema):
-        return schema
-    about = {"description", "title", "default"}
-    bare = {key: value for key, value in within(schema).items() if key not in about}
-    described = {key: value for key, value in schema.items() if key in about}
-    return {**described, "anyOf": [bare, {"type": "string", "pattern": TEMPLATE_PATTERN}]}
-
-
-def within(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with `or_template` for the values inside it: list items and values of mappings."""
-    inside: dict[str, Any] = {}
-    for word, value in schema.items():
-        if word in ("items", "additionalProperties") and isinstance(value, dict):
-            inside[word] = or_template(value)
-        else:
-            inside[word] = [within(branch) for branch in value] if word == "anyOf" else value
-    return inside
-
-
-class OneOrMany:
-    """Annotation for a list field that may also be written as its single item."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(lambda value: [value] if isinstance(value, dict) else value, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        many = handler(schema)
-        return {"anyOf": [many["items"], many]}
 
 
 class Wanted(NamedTuple):
@@ -109,7 +53,10 @@ class Catalog(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A save: what the table was at that point, and how it is to be written."""
+    """A save: what the table was at that point, and how it is to be written.
+
+    `in_place` is the location of the loaded checkpoint whose files are to get other keys where they lie, "" for an output of its own.
+    """
 
     step: int
     path: str
@@ -120,6 +67,8 @@ class Output(NamedTuple):
     overwrite: bool
     carry: tuple[str, ...]
     edit: Mapping[str, Mapping[str, Any]]
+    manifest: bool = True
+    in_place: str = ""
 
 
 class Dropped(NamedTuple):
@@ -157,13 +106,9 @@ class State(NamedTuple):
         return self._replace(table=table)
 
 
-class Step(BaseModel):
-    """A step of a recipe. Fields are the YAML fields, the docstring is the help text.
+class Step(Model):
+    """A step of a recipe. Fields are the YAML fields, the docstring is the help text."""
 
-    Steps written as a mapping derive from `Step` and `Model`, those written as a list from `Step` and pydantic's RootModel.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
     word: ClassVar[str]
     example: ClassVar[str] = "{match: …}"
     """The options that help shows; a text that was given instead of a mapping is put in for the `…`."""

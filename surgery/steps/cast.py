@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from surgery.dtypes import DTYPES
 from surgery.errors import PlanError, RecipeError
 from surgery.expr import Cast as Node
+from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import State, Step
 from surgery.table import Entry, Trail

@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from pydantic import Field, RootModel
-
 from surgery.errors import RecipeError, SurgeryError
+from surgery.kinds import OneOrMany
+from surgery.models import Field
 from surgery.patterns import Clock
-from surgery.steps.base import OneOrMany, State, Step
-from surgery.steps.naming import NameRule, apply_in_turn, broken_promises, collision, collision_help
+from surgery.steps.base import State, Step
+from surgery.steps.naming import NameRule, blamed_on, broken_promises, collision, collision_help
 from surgery.table import Entry, Trail
 from surgery.where import Texts
 
 
-class Rule(NameRule):
+class CopyRule(NameRule):
     """One rule: `match` and `to`, or exact names `keys: {old: new}` or `{old: [new, …]}`."""
 
     keys: dict[str, Texts] | None = Field(None, description="key → further key, or a list of them", min_length=1)
 
 
-class Copy(Step, RootModel[Annotated[list[Rule], Field(min_length=1), OneOrMany()]]):
+class Copy(Step):
     """The same tensor under further keys. All rules see the table as it was before the step."""
 
     word: ClassVar[str] = "copy"
     example: ClassVar[str] = "{match: …, to: …}"
+    root: Annotated[list[CopyRule], Field(min_length=1), OneOrMany()] = Field()
 
     def lint(self) -> Iterator[RecipeError]:
         for index, rule in enumerate(self.root):
@@ -37,10 +38,12 @@ class Copy(Step, RootModel[Annotated[list[Rule], Field(min_length=1), OneOrMany(
         origin: dict[str, str] = {}
         clashes: dict[str, list[str]] = {}
         faults: list[SurgeryError] = []
-        applied = apply_in_turn(self.root, keys, lambda position: table[keys[position]].spec, Clock())
-        for index, (rule, result) in enumerate(zip(self.root, applied, strict=True)):
-            faults += broken_promises(rule, result, state, (index,))
-            for position, new in result.changes:
+        clock = Clock.over(len(keys))
+        for index, rule in enumerate(self.root):
+            with blamed_on(rule, index):
+                changes, absent = rule.apply(keys, lambda position: table[keys[position]].spec, clock)
+            faults += broken_promises(rule, len(changes), absent, state, (index,))
+            for position, new in changes:
                 key = keys[position]
                 if new in origin or (new in table and not rule.replace):
                     clashes.setdefault(new, [origin.get(new, new)]).append(key)

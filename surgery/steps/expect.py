@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from surgery.errors import PlanError, RecipeError, SurgeryError, listed, plural
+from surgery.models import Field
 from surgery.select import missing
 from surgery.steps.base import State
 from surgery.steps.mismatch import mismatches

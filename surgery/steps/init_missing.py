@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
-
 from surgery.errors import PlanError, RecipeError, SurgeryError, listed, plural
+from surgery.kinds import OneOrMany
+from surgery.models import Field, Model
 from surgery.patterns import compile_pattern
-from surgery.steps.base import Model, OneOrMany, State, Wanted
+from surgery.steps.base import State, Wanted
 from surgery.steps.mismatch import mismatches
 from surgery.steps.targets import Init, Targets, lint_init
 from surgery.table import Entry, Trail

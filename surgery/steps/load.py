@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
-
 from surgery import formats
 from surgery.errors import RecipeError, near
+from surgery.models import Field, model_validator
 from surgery.select import Selector, missing, select
 from surgery.steps.base import Reads, Rules, State, Step, absent
 from surgery.steps.naming import collision
@@ -30,7 +29,7 @@ class Load(Step, Selector):
     )
     replace: bool = Field(False, description="a loaded tensor wins over one that has its key")
 
-    @model_validator(mode="after")
+    @model_validator
     def _one_choice(self) -> Self:
         words = (self.match, self.keys, self.where, self.except_, self.count, self.at_least)
         if self.var_list is not None and any(word is not None for word in words):
@@ -68,11 +67,13 @@ class Load(Step, Selector):
             state = state._replace(faults=(*state.faults, *selection.faults))
             names, chosen = {}, selection.keys
         prefix = self.scope or ""
-        kept = loaded.table.only(chosen)
-        table, collisions, _ = kept.rekey({key: prefix + names.get(key, key) for key in kept}, state.step)
+        kept = loaded.table if len(chosen) == len(loaded.table) else loaded.table.only(chosen)
+        new_names = {key: prefix + names.get(key, key) for key in kept} if prefix or names else {}
+        table, collisions, _ = kept.rekey(new_names, state.step)
         if collisions:
             raise collision(collisions, help="give each of them a name of its own in `var_list`")
-        clashes = {} if self.replace else {key: (key, table[key].root.key) for key in table if key in state.table}
+        standing = [key for key in table if key in state.table] if state.table else []
+        clashes = {} if self.replace else {key: (key, table[key].root.key) for key in standing}
         if clashes:
             key = next(iter(clashes))
             leave_out = "leave it out of `var_list`" if self.var_list is not None else "leave it out with `except`"
@@ -81,7 +82,7 @@ class Load(Step, Selector):
                 spelled=[_origin(state.table[key]), _origin(table[key])],
                 help=f"load one of them under a `scope`, {leave_out}, or set `replace: true`",
             )
-        return state.lost([key for key in table if key in state.table]).rows(state.table.plus(table))
+        return state.lost(standing).rows(state.table.plus(table))
 
 
 def _origin(entry: Entry) -> str:

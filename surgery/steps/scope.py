@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
-
 from surgery.errors import PlanError, RecipeError, plural
+from surgery.models import Field, Model, model_validator
 from surgery.select import Selector, select
-from surgery.steps.base import Model, Rules, State, Step, absent, given
+from surgery.steps.base import Rules, State, Step, absent, given
 from surgery.steps.naming import collision
 from surgery.where import Texts, placed, texts
 
@@ -39,7 +38,7 @@ class Scope(Step, Selector):
     to: str | None = Field(None, description="what it becomes")
     separator: Separator | None = Field(None, description="exchange separators: {from: /, to: .}")
 
-    @model_validator(mode="after")
+    @model_validator
     def _one_form(self) -> Self:
         forms = [self.add is not None, self.strip is not None, self.from_ is not None]
         if sum(forms) > 1 or (self.from_ is None) != (self.to is None) or not (any(forms) or self.separator):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
-
 from surgery.dtypes import DTYPES
 from surgery.errors import RecipeError
 from surgery.expr import Expr
+from surgery.models import Field, Model, model_validator
 from surgery.select import Selector, select
-from surgery.steps.base import Model, Reads, Rules, State, Step, Wanted, absent, given
+from surgery.steps.base import Reads, Rules, State, Step, Wanted, absent, given
 from surgery.steps.mismatch import Misfit, target_misfit
 from surgery.steps.paths import impossible_path
 from surgery.table import Entry, Table, Trail
@@ -48,7 +47,7 @@ class Targets(Step, Selector):
     like: str | None = Field(None, description="a checkpoint, an index, or a YAML file with `variables:`")
     variables: dict[str, Variable] | None = Field(None, min_length=1, description="key → {shape, dtype, init}")
 
-    @model_validator(mode="after")
+    @model_validator
     def _one_target(self) -> Self:
         if (self.like is None) == (self.variables is None):
             raise ValueError("write either `like` or `variables`")
@@ -73,7 +72,7 @@ class Targets(Step, Selector):
 
     def selected(self, state: State) -> list[str]:
         """The selected keys of the table; that a word touches nothing here is no fault, since it may be about missing keys."""
-        return select(self.model_copy(update={"optional": True, "count": None, "at_least": None}), state).keys
+        return select(self.model_copy(optional=True, count=None, at_least=None), state).keys
 
     def select_wanted(self, state: State, wanted: Mapping[str, Wanted]) -> Mapping[str, Wanted]:
         """The selected part of a target spec."""

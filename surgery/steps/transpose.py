@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from pydantic import Field
-
 from surgery.errors import PlanError, RecipeError, listed, plural
 from surgery.expr import Transpose as Node
+from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import State, Step
 from surgery.table import Entry, Trail

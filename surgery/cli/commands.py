@@ -1,0 +1,251 @@
+"""The commands. Each imports what it needs when it runs, so that a small plan does not pay for the rest."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from surgery.errors import RecipeError, SurgeryError, plural
+
+
+def run(
+    recipes: list[str],
+    param: list[str],
+    params: str | None,
+    dry_run: bool,
+    force: bool,
+    strict: bool,
+    verify: bool,
+    resume: bool,
+    digest: bool,
+    jobs: int | None,
+    memory: str,
+    json: bool,
+) -> None:
+    """Plan a recipe and carry it out, unless its outputs are up to date."""
+    from surgery.api import checked
+    from surgery.report import plan_json, plan_text, report_json, report_text, up_to_date_json, up_to_date_text
+    from surgery.up_to_date import up_to_date
+
+    results: list[dict[str, Any]] = []
+    values, texts, budget = _file_params(params), _texts(param), _budget(memory)
+    for recipe in recipes:
+        try:
+            loaded = checked(recipe, values, texts=texts)
+            found = () if dry_run or force or verify else up_to_date(loaded, strict=strict, digest=digest)
+            if found:
+                results.append(up_to_date_json(found))
+                if not json:
+                    _say(up_to_date_text(found))
+                continue
+            plan = _planned(loaded, jobs=jobs, memory=budget, force=force, strict=strict)
+            if not json:
+                _say(plan_text(plan))
+            if dry_run:
+                results.append(plan_json(plan))
+                continue
+            report = _apply(plan, resume=resume, verify=verify, digest=digest)
+        except SurgeryError as error:
+            error.data |= {"done": results} if results else {}
+            raise
+        results.append(report_json(report))
+        if not json:
+            _say(report_text(report))
+    if json:
+        _print_json(results[0] if len(results) == 1 else results)
+
+
+def plan(recipe: str, param: list[str], params: str | None, force: bool, strict: bool, jobs: int | None, memory: str, json: bool) -> None:
+    """Work everything out from headers and print it; nothing is written."""
+    from surgery.report import plan_json, plan_text
+
+    planned = _plan(recipe, param, params, jobs, memory, force, strict)
+    if json:
+        _print_json(plan_json(planned))
+    else:
+        _say(plan_text(planned))
+
+
+def lint(recipes: list[str], param: list[str], params: str | None, json: bool) -> None:
+    """Check recipes without opening a checkpoint; parameters may lack values."""
+    from os import environ
+
+    from surgery.api import read_recipe
+    from surgery.recipe import load
+
+    checked = []
+    for path in recipes:
+        source = read_recipe(path)
+        recipe = load(source.text, source.name, _file_params(params), texts=_texts(param), environment=environ, lint_only=True)
+        checked.append({"recipe": path, "steps": len(recipe.steps)})
+        if not json:
+            _say(f"{path}: {plural(len(recipe.steps), 'step')}, no faults")
+    if json:
+        _print_json(checked)
+
+
+def inspect(path: str, tree: bool, key: str | None, spec: bool, format: str | None, json: bool) -> None:
+    """List the tensors of a checkpoint, as tf.train.list_variables does."""
+    from surgery import formats, report
+    from surgery.api import Checkpoint
+    from surgery.files import LocalDisk
+    from surgery.probe import open_checkpoint
+
+    if format is not None and format not in formats.NAMES:
+        raise RecipeError(f"no format is called `{format}`", code="unknown-format", help=f"formats are {', '.join(formats.NAMES)}")
+    if sum((tree, spec, key is not None)) + (json and (tree or spec)) > 1:
+        raise RecipeError("these options exclude each other", code="bad-option", help="give one of --tree, --spec and --key; --json goes with --key")
+    with Checkpoint(open_checkpoint(path, LocalDisk(), format, strict=key is not None)) as checkpoint:
+        for note in checkpoint.indexed.notes:
+            print(f"note: {note}", file=sys.stderr)
+        if key is not None:
+            tensor = checkpoint[key]
+            _print_json(report.tensor_json(tensor)) if json else _say(report.tensor_text(tensor))
+        elif json:
+            _print_json(report.checkpoint_json(checkpoint))
+        elif spec:
+            _say(report.spec_yaml(checkpoint))
+        elif tree:
+            _say(report.tree(checkpoint.indexed.tensors))
+        else:
+            _say(report.listing(checkpoint))
+
+
+def explain(recipe: str, key: str, param: list[str], params: str | None) -> None:
+    """Tell where one tensor of the output comes from, step by step."""
+    from surgery.report import explain as explained
+
+    _say(explained(_plan(recipe, param, params, None, "512MiB", True, False), key))
+
+
+def rename(
+    source: str,
+    target: str | None,
+    sub: list[tuple[str, str]],
+    prefix: str | None,
+    format: str | None,
+    in_place: bool,
+    dry_run: bool,
+    force: bool,
+    json: bool,
+) -> None:
+    """Rename tensors without writing a recipe."""
+    from surgery.api import checked
+    from surgery.cli.oneliner import as_command_line, rename_recipe
+    from surgery.report import plan_json, plan_text, report_json, report_text, up_to_date_json, up_to_date_text
+    from surgery.up_to_date import up_to_date
+
+    with as_command_line():
+        loaded = checked(rename_recipe(source, target, sub, prefix, format, in_place))
+        found = () if dry_run or force else up_to_date(loaded)
+        if found:
+            _print_json(up_to_date_json(found)) if json else _say(up_to_date_text(found))
+            return
+        planned = _planned(loaded, force=force)
+        if dry_run:
+            _print_json(plan_json(planned)) if json else _say(plan_text(planned))
+            return
+        report = _apply(planned)
+    _print_json(report_json(report)) if json else _say(report_text(report))
+
+
+def steps(word: str | None) -> None:
+    """List the steps, or the options of one."""
+    from surgery.cli.tables import step_list, step_options
+
+    _say(step_options(word) if word else step_list())
+
+
+def formats() -> None:
+    """List the formats with what they can do."""
+    from surgery.cli.tables import format_list
+
+    _say(format_list())
+
+
+def schema(write: str | None) -> None:
+    """Print the JSON Schema of recipes, for editors and for other validators."""
+    from surgery.schema import schema_text
+
+    if write is None:
+        sys.stdout.write(schema_text())
+    else:
+        from surgery.files import unlink, write_file
+
+        unlink(write)
+        write_file(write, schema_text().encode())
+
+
+def demo(folder: str | None) -> None:
+    """Make a small TensorFlow bundle, inspect it, operate on it, and show what a missing key looks like."""
+    from surgery.cli.demo import run_demo
+
+    run_demo(folder)
+
+
+def _plan(recipe: str, param: list[str], params: str | None, jobs: int | None, memory: str, force: bool, strict: bool) -> Any:
+    return _planned(recipe, _file_params(params), _texts(param), jobs, _budget(memory), force, strict)
+
+
+def _planned(
+    recipe: Any,
+    params: dict[str, Any] | None = None,
+    texts: dict[str, str] | None = None,
+    jobs: int | None = None,
+    memory: int | None = None,
+    force: bool = False,
+    strict: bool = False,
+) -> Any:
+    from surgery.api import DEFAULT_MEMORY
+    from surgery.api import plan as make_plan
+
+    return make_plan(recipe, params, texts=texts, jobs=jobs, memory=DEFAULT_MEMORY if memory is None else memory, force=force, strict=strict)
+
+
+def _budget(memory: str) -> int:
+    from surgery.units import parse_size
+
+    try:
+        return parse_size(memory)
+    except ValueError as error:
+        raise RecipeError(str(error), code="bad-option") from None
+
+
+def _texts(values: list[str]) -> dict[str, str]:
+    texts = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"`-p {value}` has no `=`", code="bad-option", help="write `-p name=value`")
+        texts[name] = text
+    return texts
+
+
+def _file_params(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    from surgery.api import read_recipe
+    from surgery.located import parse
+
+    source = read_recipe(path)
+    document = parse(source.text, path)
+    if not isinstance(document.data, dict):
+        raise RecipeError("a file of parameters is a mapping", code="bad-value", help="write `name: value` lines").located(document.where(()))
+    return document.data
+
+
+def _apply(plan: Any, *, resume: bool = False, verify: bool = False, digest: bool = False) -> Any:
+    from surgery.cli.progress import progress
+
+    with progress(plan.nbytes) as advance:
+        return plan.run(resume=resume, verify=verify, digest=digest, progress=advance)
+
+
+def _print_json(value: Any) -> None:
+    from json import dumps
+
+    print(dumps(value, indent=2))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # at once: what comes next may take an hour
