@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from surgery.errors import SurgeryError, gather
+from surgery.expr import Expr
 from surgery.formats.base import Indexed
 from surgery.recipe import Recipe
 from surgery.steps.base import Catalog, Dropped, Output, State
@@ -58,9 +59,17 @@ def plan(recipe: Recipe, catalog: Catalog) -> LogicalPlan:
 def _left_over(state: State) -> list[tuple[str, str]]:
     """Loaded tensors still in the table that no save took."""
     tables = [output.table for output in state.outputs]
-    unsaved = [entry for key, entry in state.table.items() if entry.source and not any(table.get(key) is entry for table in tables)]
+    if any(table is state.table for table in tables):
+        return []
+    saved = {id(entry) for table in tables for entry in table.values()}
+    unsaved = [entry for entry in state.table.values() if entry.source and id(entry) not in saved]
     if not unsaved:
         return []
-    written = {(entry.source, entry.root.key) for table in tables for entry in table.values()}
-    rest = ((entry.source, entry.root.key) for entry in unsaved)
-    return [origin for origin in dict.fromkeys(rest) if origin not in written]
+    written = {id(entry.expr) for table in tables for entry in table.values()}
+    rest = ((entry.source, entry.root.key) for entry in unsaved if not _stands_in(entry.expr, written))
+    return list(dict.fromkeys(rest))
+
+
+def _stands_in(expr: Expr, written: Set[int]) -> bool:
+    """Whether all of a tensor was written: itself under another name, or what it was before the last steps changed it."""
+    return id(expr) in written or (bool(expr.children) and all(_stands_in(child, written) for child in expr.children))

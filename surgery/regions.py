@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from math import prod
 
 Region = tuple[tuple[int, int], ...]
@@ -29,6 +30,18 @@ def span_of(shape: tuple[int, ...], region: Region) -> tuple[int, int]:
     first = sum(start * stride for (start, _), stride in zip(region, strides, strict=True))
     last = sum((stop - 1) * stride for (_, stop), stride in zip(region, strides, strict=True))
     return first, last + 1
+
+
+def runs(shape: tuple[int, ...], region: Region) -> tuple[int, Iterator[int]]:
+    """The length of the contiguous runs that a region consists of, and where each begins, in C order."""
+    partial = len(shape)
+    while partial and region[partial - 1] == (0, shape[partial - 1]):
+        partial -= 1
+    inner = max(partial - 1, 0)  # the innermost axis that is not covered whole still lies side by side
+    strides = strides_of(shape)
+    first = sum(start * stride for (start, _), stride in zip(region[inner:], strides[inner:], strict=True))
+    rows = product(*(range(start * stride, stop * stride, stride) for (start, stop), stride in zip(region[:inner], strides[:inner], strict=True)))
+    return prod(extent_of(region[inner:])), (first + sum(row) for row in rows)
 
 
 def spans(shape: tuple[int, ...], region: Region, longest: int, gap: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:

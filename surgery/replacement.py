@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,15 +19,17 @@ _REFERENCE = re.compile(r"\\(\d{1,2}|g<([^>]*)>|.)|\{\{|\}\}|\{([^{}]*)\}|[{}]",
 class Template:
     """A compiled `to`: text with `\\1`, `\\g<name>` and `{n+8}`.
 
-    `expand` gives the text for one match; `constant` is that text where it is always the same.
+    `parts` are what it is made of: literal texts, numbers of groups, and numbers to be worked out. `expand` gives the text for
+    one match; `constant` is that text where it is always the same.
     """
 
-    __slots__ = ("constant", "expand", "text")
+    __slots__ = ("constant", "expand", "parts", "text")
 
-    def __init__(self, text: str, expand: Callable[[Any], str], constant: str | None) -> None:
+    def __init__(self, text: str, parts: tuple[str | int | Number, ...]) -> None:
         self.text = text
-        self.expand = expand
-        self.constant = constant
+        self.parts = parts
+        self.constant = "".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
+        self.expand = _expander(parts, self.constant)
 
 
 @lru_cache(4096)
@@ -39,47 +41,50 @@ def compile_template(text: str, pattern: Pattern | None) -> Template:
     """
     groups = pattern.compiled.groups if pattern else 0
     named: Mapping[str, int] = pattern.compiled.groupindex if pattern else {}
-    parts: list[str | int | _Number] = []
+    parts: list[str | int | Number] = []
     at = 0
     for token in _REFERENCE.finditer(text):
         parts.append(text[at : token.start()])
         parts.append(_part(token, groups, named))
         at = token.end()
     parts.append(text[at:])
-    merged: list[str | int | _Number] = []
+    merged: list[str | int | Number] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
             merged[-1] += part
         elif part != "":
             merged.append(part)
-    constant = "".join(map(str, merged)) if all(isinstance(part, str) for part in merged) else None
-    return Template(text, _expander(tuple(merged), constant), constant)
+    return Template(text, tuple(merged))
 
 
-class _Number(NamedTuple):
+class Number(NamedTuple):
     """`{n+8:03}`: an integer made of named groups, with a minimum width."""
 
     expression: Expression
     width: int
 
     def text(self, match: Any) -> str:
+        """The number for one match. Raises PlanError with code `bad-number`."""
+        return self.text_of([match.group(name) for name in self.expression.names], match.string)
+
+    def text_of(self, groups: Sequence[str | None], key: str) -> str:
+        """The number for the texts of the named groups, in the order of the expression's names. Raises PlanError, which tells the key."""
         values = {}
-        for name in self.expression.names:
-            found = match.group(name)
+        for name, found in zip(self.expression.names, groups, strict=True):
             if found is None or not found.isascii() or not found.isdigit() or len(found) > _MOST_DIGITS:
                 help = f"let it match digits: `(?P<{name}>\\d+)`"
-                raise PlanError(f"group `{name}` is {found!r}, not an integer, in {match.string!r}", code="bad-number", help=help)
+                raise PlanError(f"group `{name}` is {found!r}, not an integer, in {key!r}", code="bad-number", help=help)
             values[name] = int(found)
         try:
             value = self.expression.evaluate(values)
         except ArithmeticFault as fault:
-            raise PlanError(f"{fault} in {match.string!r}", code="bad-number") from None
+            raise PlanError(f"{fault} in {key!r}", code="bad-number") from None
         if value < 0:
-            raise PlanError(f"the number would be {value} for {match.string!r}", code="bad-number", help="keys hold no negative numbers")
+            raise PlanError(f"the number would be {value} for {key!r}", code="bad-number", help="keys hold no negative numbers")
         return f"{value:0{self.width}}"
 
 
-def _part(token: re.Match[str], groups: int, named: Mapping[str, int]) -> str | int | _Number:
+def _part(token: re.Match[str], groups: int, named: Mapping[str, int]) -> str | int | Number:
     whole, reference, name, number = token[0], token[1], token[2], token[3]
     if whole in ("{{", "}}"):
         return whole[0]
@@ -94,7 +99,7 @@ def _part(token: re.Match[str], groups: int, named: Mapping[str, int]) -> str | 
             raise _bad(token, f"the pattern has no group named `{unknown[0]}`", f"name it in the pattern: `(?P<{unknown[0]}>\\d+)`")
         if width and not re.fullmatch(r"0?\d{1,2}", width):
             raise _bad(token, f"`:{width}` is no width", "write `{n:03}` for three digits")
-        return _Number(expression, int(width or 0))
+        return Number(expression, int(width or 0))
     if reference is None:
         raise _bad(token, f"a single `{whole}`", f"write `{whole}{whole}` for a literal brace")
     if reference.isdigit():
@@ -114,11 +119,11 @@ def _bad(token: re.Match[str], message: str, help: str) -> RecipeError:
     return RecipeError(message, code="bad-template", offset=token.start(), help=help)
 
 
-def _expander(parts: tuple[str | int | _Number, ...], constant: str | None) -> Callable[[Any], str]:
+def _expander(parts: tuple[str | int | Number, ...], constant: str | None) -> Callable[[Any], str]:
     """A function from match to text; the common shapes avoid the general loop, which is called per key."""
     if constant is not None:
         return lambda match: constant
-    if not any(isinstance(part, _Number) for part in parts):
+    if not any(isinstance(part, Number) for part in parts):
         template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
         wanted = [part for part in parts if isinstance(part, int)]
 

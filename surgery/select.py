@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import Field, model_validator
-
 from surgery import keys as keytext
 from surgery.errors import NotFoundError, PlanError, RecipeError, SurgeryError, listed, plural
+from surgery.kinds import OneOrMany
+from surgery.models import Field, Model, model_validator
 from surgery.patterns import Clock, Pattern, compile_pattern
-from surgery.steps.base import Model, OneOrMany, Rules, State, given
+from surgery.steps.base import Rules, State, given
 from surgery.table import Table
 from surgery.tensors import TensorSpec
 from surgery.where import Path, Texts, Where, in_groups, placed, texts
@@ -53,7 +53,7 @@ class Selector(Facts):
     count: Annotated[int, Field(ge=0)] | None = Field(None, description="touch exactly this many keys")
     at_least: Annotated[int, Field(ge=0)] | None = Field(None, description="touch this many keys or more")
 
-    @model_validator(mode="after")
+    @model_validator
     def _one_demand(self) -> Self:
         if self.count is not None and self.at_least is not None:
             raise ValueError("`count` and `at_least` exclude each other")
@@ -136,7 +136,7 @@ def select(selector: Selector, state: State, default: Callable[[TensorSpec], boo
 
 
 def _walk(selector: Selector, state: State, default: Callable[[TensorSpec], bool] | None, at: Path) -> tuple[list[str], list[SurgeryError]]:
-    table, clock = state.table, Clock()
+    table, clock = state.table, Clock.over(len(state.table))
     wanted = _Matcher(selector, table, clock)
     unwanted = [_Matcher(facts, table, clock) for facts in selector.except_ or ()]
     given = selector.given()
@@ -261,21 +261,24 @@ def _inspect(paths: Sequence[str]) -> str:
 
 
 def _fates(wanted: Sequence[str], state: State) -> list[str]:
-    """What earlier steps did to keys that are missing now: dropped, or renamed."""
+    """What earlier steps did to keys that are missing now: dropped, renamed, or made into others."""
     notes = []
     asked = set(wanted)
     for dropped in state.dropped:
         gone = [key for key in dropped.keys if key in asked]
         if gone:
             notes.append(f"steps[{dropped.step}] dropped {listed(gone)}")
-    renamed: dict[tuple[int, str], str] = {}
+    became: dict[tuple[int, str], list[str]] = {}
     for key, entry in state.table.items():
         hop = entry.trail
         while hop.before is not None:
             if hop.key in asked:
-                renamed.setdefault((hop.step, hop.key), key)
+                became.setdefault((hop.step, hop.key), []).append(key)
             hop = hop.before
-    notes += [f"steps[{step}] renamed `{old}`; it is now `{new}`" for (step, old), new in sorted(renamed.items())[:3]]
+    notes += [
+        f"steps[{step}] renamed `{old}`; it is now `{new[0]}`" if len(new) == 1 else f"steps[{step}] made {listed(new)} of `{old}`"
+        for (step, old), new in sorted(became.items())[:3]
+    ]
     return notes
 
 

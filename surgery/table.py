@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from collections.abc import Set as AbstractSet
+from operator import eq
 from typing import Any, NamedTuple
 
 from surgery.expr import Expr
@@ -107,7 +108,7 @@ class Table(Mapping[str, Entry]):
 
     def plus(self, rows: Mapping[str, Entry]) -> Table:
         """The table with rows set; a key that is there keeps its place."""
-        return Table({**self._rows, **rows})
+        return rows if isinstance(rows, Table) and not self._rows else Table({**self._rows, **rows})
 
     def rekey(self, names: Mapping[str, str], step: int, *, winners: AbstractSet[str] = frozenset()) -> Rekeyed:
         """Exchange all names at once, so that keys can swap and rotate; order stays.
@@ -115,9 +116,16 @@ class Table(Mapping[str, Entry]):
         What the old keys in `winners` become wins over a key that stayed, which is then `replaced`. Collisions are returned, and the table
         then keeps the first of the colliding tensors.
         """
-        moved = {old: new for old, new in names.items() if new != old}
-        if not moved:
+        if all(map(eq, self._rows, map(names.get, self._rows, self._rows))):
             return Rekeyed(self, {})
+        if not winners:
+            renamed = {
+                new: entry if new == key else Entry(entry.expr, Trail(step, key, entry.trail), entry.source)
+                for (key, entry), new in zip(self._rows.items(), map(names.get, self._rows, self._rows), strict=True)
+            }
+            if len(renamed) == len(self._rows):
+                return Rekeyed(Table(renamed), {})
+        moved = {old: new for old, new in names.items() if new != old}
         taken = {moved[old] for old in winners if old in moved}
         rows: dict[str, Entry] = {}
         replaced: list[str] = []

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, ClassVar, NamedTuple, Self
 
-from pydantic import Field, model_validator
-
 from surgery.errors import KeyCollisionError, PlanError, RecipeError, SurgeryError, listed, plural
+from surgery.models import Field, Model, model_validator
 from surgery.patterns import Clock, compile_pattern
 from surgery.replacement import compile_template
 from surgery.select import Facts, how_to_look, missing, nothing_matched, timed_out
-from surgery.steps.base import Model, Rules, State, absent, given
+from surgery.steps.base import Rules, State, absent, given
 from surgery.tensors import TensorSpec
 from surgery.where import Path, Texts, Where, in_groups, texts
 
@@ -35,7 +35,7 @@ class NameRule(Model):
     at_least: Annotated[int, Field(ge=0)] | None = Field(None, description="touch this many keys or more")
     replace: bool = Field(False, description="the new name wins over a tensor that already has it")
 
-    @model_validator(mode="after")
+    @model_validator
     def _one_form(self) -> Self:
         if (self.keys is None) == (self.match is None) or (self.to is None) != (self.match is None):
             raise ValueError("write either `match` and `to`, or `keys: {old: new}`")
@@ -45,7 +45,7 @@ class NameRule(Model):
 
     def lint(self, at: Path) -> Iterator[RecipeError]:
         """Faults of the pattern, of what `to` refers to, and of `where`."""
-        faults = list(Facts.model_construct(match=self.match, where=self.where).lint_facts(at))
+        faults = list(Facts(match=self.match, where=self.where).lint_facts(at))
         yield from faults
         if self.match is not None and self.to is not None and not any(fault.at == (*at, "match") for fault in faults):
             try:
@@ -60,7 +60,8 @@ class NameRule(Model):
         if self.keys is not None:
             wanted = {name: texts(new) for name, new in self.keys.items()}
             changes = [(position, new) for position, name in enumerate(names) if name in wanted for new in wanted[name]]
-            absent = sorted(wanted.keys() - {names[position] for position, _ in changes}, key=list(wanted).index)
+            present = {names[position] for position, _ in changes}
+            absent = [name for name in wanted if name not in present]
         else:
             assert self.match is not None
             assert self.to is not None
@@ -81,23 +82,22 @@ class Applied(NamedTuple):
     absent: list[str]
 
 
-def apply_in_turn(rules: Sequence[NameRule], names: Sequence[str], spec_of: Callable[[int], TensorSpec], clock: Clock) -> Iterator[Applied]:
-    """Apply each rule to `names`, which the caller may change between two; faults get the place of their rule."""
-    for index, rule in enumerate(rules):
-        try:
-            yield rule.apply(names, spec_of, clock)
-        except TimeoutError:
-            raise timed_out(rule.match or "", (index, "match")) from None
-        except PlanError as error:
-            error.at = error.at or (index, "to")
-            raise
+@contextmanager
+def blamed_on(rule: NameRule, index: int) -> Iterator[None]:
+    """Faults get the place of the rule that met them."""
+    try:
+        yield
+    except TimeoutError:
+        raise timed_out(rule.match or "", (index, "match")) from None
+    except PlanError as error:
+        error.at = error.at or (index, "to")
+        raise
 
 
-def broken_promises(rule: NameRule, applied: Applied, state: State, at: Path) -> Iterator[SurgeryError]:
+def broken_promises(rule: NameRule, touched: int, absent: Sequence[str], state: State, at: Path) -> Iterator[SurgeryError]:
     """What a rule promised and did not keep: exact keys that exist, a match, a number of keys."""
-    touched = len(applied.changes)
-    if applied.absent and not rule.optional:
-        yield missing(applied.absent, state, at=(*at, "keys", applied.absent[0]))
+    if absent and not rule.optional:
+        yield missing(absent, state, at=(*at, "keys", absent[0]))
     elif rule.match is not None and not touched and not rule.optional and rule.count is None:
         yield nothing_matched(rule.match, state.table, (*at, "match"))
     wanted = rule.count if rule.count is not None else rule.at_least

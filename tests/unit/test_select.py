@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from surgery.dtypes import DTYPES
 from surgery.expr import Fill
 from surgery.initializers import parse
+from surgery.models import ValidationError
 from surgery.select import Facts, Selection, Selector, select
 from surgery.steps.base import Catalog, State
 from surgery.table import Entry, Table, Trail

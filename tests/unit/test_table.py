@@ -1,3 +1,6 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from surgery.dtypes import DTYPES
 from surgery.expr import Fill
 from surgery.initializers import parse
@@ -65,3 +68,14 @@ def test_parts_of_a_table_keep_its_order() -> None:
     assert len(before) == 3
     assert "a" in before
     assert "q" not in before
+
+
+@given(st.lists(st.sampled_from("abcd"), unique=True), st.dictionaries(st.sampled_from("abcd"), st.sampled_from("abcdx")))
+def test_rekey_keeps_the_first_of_each_new_name_in_order(keys: list[str], names: dict[str, str]) -> None:
+    changed = table(*keys).rekey(names, 1)
+    wanted: dict[str, list[str]] = {}
+    for key in keys:
+        wanted.setdefault(names.get(key, key), []).append(key)
+    assert list(origins(changed.table).items()) == [(new, old[0]) for new, old in wanted.items()]
+    assert changed.collisions == {new: tuple(old) for new, old in wanted.items() if len(old) > 1}
+    assert all(len(entry.hops()) == 1 + (entry.root.key != new) for new, entry in changed.table.items())
