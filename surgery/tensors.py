@@ -93,7 +93,8 @@ class Extent(NamedTuple):
     """Where a stored tensor's bytes lie: `nbytes` bytes from absolute offset `start` of one file.
 
     `checksum` is what the source keeps for them (of its file's `checksum_kind`, plain: not masked), or None. Without a codec the bytes are the
-    elements in C order, little-endian unless `big_endian`.
+    elements in C order, little-endian unless `big_endian`. `part_of` is the stored tensor with a checksum that these bytes are a part of:
+    they have none of their own, and only all of that tensor can be verified.
     """
 
     file: SourceFile
@@ -103,6 +104,7 @@ class Extent(NamedTuple):
     checksum: int | None = None
     codec: Codec | None = None
     big_endian: bool = False
+    part_of: Extent | None = None
 
     @property
     def stop(self) -> int:
