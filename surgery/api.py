@@ -14,13 +14,14 @@ from surgery.regions import whole
 from surgery.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from surgery.execute import Progress, Report
+    from surgery.execute import Report
     from surgery.expr import Array
     from surgery.logical import LogicalPlan
     from surgery.probe import Facts
     from surgery.recipe import Recipe
     from surgery.table import Table
     from surgery.tasks import PhysicalPlan
+    from surgery.work import Progress
 
 DEFAULT_MEMORY = 512 << 20
 _MOST_RECIPE_BYTES = 4 << 20
@@ -59,10 +60,10 @@ class LazyTensor:
             UnsupportedFeature: the type has no array form.
         """
         from surgery.errors import UnsupportedFeature
-        from surgery.verify import verified_read
+        from surgery.verify import CheckedReader
 
         try:
-            return evaluate(self.expr, whole(self.shape), verified_read(self.key, self.expr, self._read))
+            return evaluate(self.expr, whole(self.shape), CheckedReader(self.key, self.expr, self._read).read)
         except TypeError:
             raise UnsupportedFeature(
                 f"`{self.key}` is {self.dtype}, which has no array form", help="it can be renamed and saved in its own format"
@@ -144,12 +145,13 @@ class MissingKey(NotFoundError, KeyError):
 class Plan:
     """A validated plan: everything that can be wrong has been looked for, and no byte has moved."""
 
-    def __init__(self, recipe: Recipe, facts: Facts, logical: LogicalPlan, physical: PhysicalPlan, jobs: int) -> None:
+    def __init__(self, recipe: Recipe, facts: Facts, logical: LogicalPlan, physical: PhysicalPlan, jobs: int, strict: bool = False) -> None:
         self.recipe = recipe
         self.facts = facts
         self.logical = logical
         self.physical = physical
         self.jobs = jobs
+        self.strict = strict
 
     @property
     def outputs(self) -> list[Table]:
@@ -161,16 +163,34 @@ class Plan:
         """Bytes of tensors in all outputs."""
         return sum(output.nbytes for output in self.physical.outputs)
 
-    def run(self, *, verify: bool = False, progress: Progress | None = None) -> Report:
-        """Write the outputs, each complete or not at all. `verify` checks stored checksums even where no byte is moved.
+    def run(self, *, resume: bool = False, verify: bool = False, digest: bool = False, progress: Progress | None = None) -> Report:
+        """Write the outputs, each complete or not at all, with their manifests.
+
+        `resume` goes on from what an earlier run of the same plan finished before it was killed, and keeps what this one finishes if it
+        fails. `verify` checks stored checksums even where no byte is moved; `digest` puts the SHA-256 of every file into the manifests.
 
         Raises:
             SurgeryError: a source is damaged or changed, the disk is full, a value check fails; nothing is written then.
         """
         from surgery.execute import apply
+        from surgery.manifest import Manifest
+        from surgery.up_to_date import identity, request, stamps
 
+        asked = request(self.recipe, strict=self.strict, digest=digest)
+        found = self.facts.evidence
+        carried = stamps({companion.path for output in self.physical.outputs for companion in output.companions})  # before they are read
+        evidence = found._replace(files={**carried, **found.files})
         try:
-            return apply(self.physical, jobs=self.jobs, verify=verify, progress=progress or (lambda nbytes: None))
+            return apply(
+                self.physical,
+                lambda outputs: Manifest(asked, evidence, outputs).encode(),
+                jobs=self.jobs,
+                identity=identity(self.recipe, evidence, self.physical.block_bytes),
+                resume=resume,
+                verify=verify,
+                digest=digest,
+                progress=progress or (lambda nbytes: None),
+            )
         except SurgeryError as error:
             for item in self.recipe.steps:
                 if item.number == error.data.get("step"):
@@ -203,7 +223,7 @@ def open(path: str | PathLike[str], *, format: str | None = None) -> Checkpoint:
 
 
 def plan(
-    recipe: str | PathLike[str] | Source,
+    recipe: str | PathLike[str] | Source | Recipe,
     params: Mapping[str, Any] | None = None,
     *,
     texts: Mapping[str, str] | None = None,
@@ -212,7 +232,7 @@ def plan(
     force: bool = False,
     strict: bool = False,
 ) -> Plan:
-    """Plan a recipe: a path, or a `Source`. Reads headers only, changes nothing.
+    """Plan a recipe: a path, a `Source`, or what `checked` gave. Reads headers only, changes nothing.
 
     `params` are typed values, `texts` values as the command line gives them. `memory` is the budget in bytes of all arrays
     together; `force` lets every save replace what exists; `strict` makes left-over tensors an error.
@@ -224,17 +244,24 @@ def plan(
     from surgery.logical import plan as plan_logically
     from surgery.physical import lower
     from surgery.probe import probe
-    from surgery.recipe import load
+    from surgery.recipe import Recipe
 
-    source = recipe if isinstance(recipe, Source) else read_recipe(fspath(recipe))
     jobs = jobs or cpu_count() or 1
-    loaded = load(source.text, source.name, params, texts=texts, environment=environ)
+    loaded = recipe if isinstance(recipe, Recipe) else checked(recipe, params, texts=texts)
     facts = probe(loaded, LocalDisk())
     logical = plan_logically(loaded, facts.catalog)
     if strict and logical.left_over:
         raise _left_over(logical)
-    physical = lower(logical, facts.places, jobs=jobs, memory=memory, force=force)
-    return Plan(loaded, facts, logical, physical, jobs)
+    physical = lower(logical, facts.places, facts.holes, jobs=jobs, memory=memory, force=force)
+    return Plan(loaded, facts, logical, physical, jobs, strict)
+
+
+def checked(recipe: str | PathLike[str] | Source, params: Mapping[str, Any] | None = None, *, texts: Mapping[str, str] | None = None) -> Recipe:
+    """A recipe with the values of its parameters, checked as far as that can be without a checkpoint. Raises RecipeError."""
+    from surgery.recipe import load
+
+    source = recipe if isinstance(recipe, Source) else read_recipe(fspath(recipe))
+    return load(source.text, source.name, params, texts=texts, environment=environ)
 
 
 def read_recipe(path: str) -> Source:

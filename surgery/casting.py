@@ -81,8 +81,8 @@ def cast(array: Array, dtype: DType, *, overflow: str = "error", rounding: str =
     """The values of `array` as little-endian `dtype`; the array itself where it has that type already.
 
     To floats rounds once, to nearest even (float8_e8m0fnu: ties go up); subnormals stay. NaN stays NaN. `overflow` and `rounding` are those of
-    `surgery.expr.Cast`; saturation clamps infinities too. `label` is the key that errors name. Needs the result and, for an
-    array that is not contiguous, a copy of the input.
+    `surgery.expr.Cast`; saturation clamps infinities too. `label` is the key that errors name. The result lies in memory as
+    the array does. Needs the result and, for an array that has holes, a copy of the input.
 
     Raises:
         PlanError: what `check` finds.
@@ -97,7 +97,9 @@ def cast(array: Array, dtype: DType, *, overflow: str = "error", rounding: str =
     fault = check(source, dtype, overflow, rounding)
     if fault is not None:
         raise fault
-    flat = np.ascontiguousarray(array).reshape(-1)
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))  # in the order of memory: a transposed array stays one
+    in_order = array.transpose(axes)
+    flat = np.ascontiguousarray(in_order).reshape(-1)
     out = np.empty(flat.shape, target)
     misfits: list[float | int] = []
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -108,7 +110,7 @@ def cast(array: Array, dtype: DType, *, overflow: str = "error", rounding: str =
                 misfits.append(misfit.value)
     if misfits:
         raise _refusal(max(misfits, key=_badness), dtype, label)
-    return out.reshape(array.shape)
+    return out.reshape(in_order.shape).transpose(sorted(range(array.ndim), key=axes.__getitem__))
 
 
 class _MisfitError(Exception):

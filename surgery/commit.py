@@ -10,19 +10,22 @@ it was written in. Each step can be done again. Knows what files are for only in
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from os.path import dirname, join
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from os.path import basename, dirname, join
+from threading import Lock
 from typing import Self
 
 from surgery import files
 from surgery.errors import ApplyError
-from surgery.journal import JOURNAL, SUFFIX, Journal, is_plain
+from surgery.journal import JOURNAL, SUFFIX, EditOf, Journal, is_plain
 
 _PATIENCE = 0.5  # seconds until a lock counts as held by a run, and not by somebody who only cleans up
 _COMMITTING = 10.0  # seconds given to another process that is past its commit point
 _POLL = 0.02
 _FLUSHERS = 4
+LOG = ".tasks.surgery"
+_STAYS = ".stays.surgery"
 _IDLE_FILES = 8  # a run may have many outputs, and a process often no more than 256 descriptors
 
 
@@ -32,20 +35,25 @@ class Staging:
     Names are plain (no separators). `create` and `write` may be called from any thread, for different files or ranges.
     """
 
-    def __init__(self, folder: str, staged: str, lock: int, made: Sequence[str]) -> None:
+    def __init__(self, folder: str, staged: str, lock: int, made: Sequence[str], resume: bool) -> None:
         """Not called directly; see `open`."""
+        self._resume = resume
+        self._taken_over = resume  # until that is known
         self._folder = folder
         self._staged = staged
         self._lock = lock
         self._made = made
         self._decided = False
+        self._logging = Lock()
+        self._log: int | None = None
         self._descriptors = files.Descriptors[str](lambda name: files.open_for_writing(self.path(name)), _IDLE_FILES)
 
     @classmethod
-    def open(cls, folder: str, name: str) -> Staging:
+    def open(cls, folder: str, name: str, *, resume: bool = False, beside: Iterable[str] = ()) -> Staging:
         """Start writing the output `name` of a folder, which is made where it is missing; no name means the folder itself.
 
-        First finishes or removes what dead runs left in the folder.
+        First finishes or removes what dead runs left in the folder. With `resume`, what one staged for this very output is taken
+        over instead, what it staged for the outputs `beside` this one is left to these, and what this run stages stays if it fails.
 
         Raises:
             ApplyError: with code `locked` where another run writes this output; `foreign-journal`; `bad-name`; or the file system's refusal.
@@ -53,13 +61,48 @@ class Staging:
         folder = folder or "."
         _refuse_odd_names([name] if name else [])
         recover(folder)
-        clean(folder)
-        lock, made = _hold(folder, name)
-        return cls(folder, _staging_path(folder, name), lock, made)
+        staged = _staging_path(folder, name)
+        clean(folder, but=[_staging_path(folder, each) for each in (name, *beside)] if resume else ())
+        lock, made = _hold(folder, name, resume)
+        staging = cls(folder, staged, lock, made, resume)
+        try:
+            staging._mark()
+        except BaseException:
+            staging.__exit__()
+            raise
+        return staging
+
+    def _mark(self) -> None:
+        if self._resume:
+            self._taken_over = files.exists(self.path(LOG))
+            if not files.exists(self.path(_STAYS)):
+                files.create_file(self.path(_STAYS))
 
     def path(self, name: str) -> str:
         """Where the staged file lies until the commit."""
         return join(self._staged, name)
+
+    def has(self, sizes: Mapping[str, int]) -> bool:
+        """Whether files of these names and sizes are staged already, by the run that was taken over."""
+        return all(files.is_regular(self.path(name)) and files.size_of(self.path(name)) == nbytes for name, nbytes in sizes.items())
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Remove all that the run that was taken over has staged besides these files; without any, its log too."""
+        self._descriptors.close()  # of files that go, too: others will have their names
+        for name in set(files.names_in(self._staged)) - {*names, _STAYS, LOG if names else _STAYS}:
+            files.unlink(self.path(name))
+
+    def log(self, line: bytes) -> None:
+        """Put a line at the end of the log of this output, which is staged with it; any thread may."""
+        with self._logging:
+            if self._log is None:
+                self._log = files.open_for_appending(self.path(LOG))
+            files.append(self._log, line)
+
+    def logged(self, most_bytes: int) -> bytes:
+        """The log of the run that was taken over; empty where there is none, or one of more than `most_bytes`."""
+        path = self.path(LOG)
+        return (files.read_file(path, most_bytes) or b"") if files.is_regular(path) and files.size_of(path) <= most_bytes else b""
 
     def create(self, name: str, nbytes: int = 0) -> None:
         """Stage a new file of `nbytes` zeros that take no space yet; writing beyond them makes it longer."""
@@ -81,34 +124,59 @@ class Staging:
         remove: Iterable[str] = (),
         replaces_index: Iterable[str] = (),
         last_look: Callable[[], None] = lambda: None,
+        manifest: str = "",
+        edits: Sequence[EditOf] = (),
     ) -> None:
         """Put the staged files in place of what the folder has under these names: all of them, whatever happens, or none.
 
-        `names` has at least one file, its index last. `remove` are names that an older set left and this one does not use;
+        `names` has at least one file, unless there are `edits`, its index last. `remove` are names that an older set left and this one does not use;
         `replaces_index` are indexes of that set under other names than the new one's. What is not there, or is
         itself written, is passed over. `last_look` is called when all is flushed, right before the commit point, and may raise.
+        The `manifest` is put in place too where it is staged, else removed; it is the one file that may lag behind when the
+        process dies, so that a single file is still exchanged in one step. `edits` change files where they lie, to which no other
+        program may look meanwhile: they are whole again when this, or after a crash the next `recover`, has ended.
 
         Raises:
             ApplyError: before the commit point nothing has changed; behind it the next `recover` goes on from there.
         """
-        plan = Journal(list(names), *(self._unused(group, names) for group in (remove, replaces_index)))
-        _refuse_odd_names([name for group in plan for name in group])
+        staged = bool(manifest) and files.exists(self.path(manifest))
+        every = [*names[:-1], *([manifest] if staged else []), *names[-1:]]
+        removed = [*remove, manifest] if manifest and not staged else remove
+        plan = Journal(every, self._unused(removed, every), self._unused(replaces_index, every), list(edits))
+        _refuse_odd_names(plan.names)
         self._refuse_folders(plan)
-        self._flush(names)
+        self._flush([*every, *(edit.name for edit in edits)])
+        for edit in edits:
+            files.close(files.open_for_writing(join(self._folder, edit.name)))  # a refusal is told while nothing has changed
         last_look()
-        if len(names) == 1 and not plan.remove and not plan.replaces_index:
-            files.rename(self.path(names[0]), join(self._folder, names[0]))
-            files.fsync_folder(self._folder)
-            files.remove_tree(self._staged)
+        files.unlink(self.path(_STAYS))  # from here on there is nothing to go on with: what dies now is cleaned up by anybody
+        if len(names) == 1 and not edits and not {*plan.remove, *plan.replaces_index} - {manifest}:
+            self._commit_one(names[0], plan)
         else:
             self._commit_by_journal(plan)
         self._decided = True
+
+    def _commit_one(self, name: str, plan: Journal) -> None:
+        """One change of names, then the manifest: while an older one stands beside the new file, it does not fit that."""
+        if self._resume:
+            files.unlink(self.path(_STAYS))  # what is left when the process dies behind the next line must not stay
+        files.rename(self.path(name), join(self._folder, name))
+        for manifest in plan.files[:-1]:
+            files.rename(self.path(manifest), join(self._folder, manifest))
+        for manifest in plan.remove:
+            files.unlink(join(self._folder, manifest))
+        files.fsync_folder(self._folder)
+        files.remove_tree(self._staged)
+
+    def _stays(self) -> bool:
+        """Whether what is staged waits for the next run: there are tasks that this one finished, or found finished."""
+        return self._resume and (self._taken_over or self._log is not None)
 
     def _unused(self, group: Iterable[str], names: Sequence[str]) -> list[str]:
         return [name for name in group if name not in names and files.exists(join(self._folder, name))]
 
     def _refuse_folders(self, plan: Journal) -> None:
-        for name in (name for group in plan for name in group):
+        for name in plan.names:
             path = join(self._folder, name)
             if files.is_folder(path):
                 raise ApplyError(
@@ -147,13 +215,16 @@ class Staging:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._descriptors.close()
-        try:
-            if not self._decided:
-                _discard(self._staged)
-                _remove_empty(self._made)
-        finally:
-            files.unlock(self._lock)
+        with ExitStack() as last:  # each is done, whatever another meets; the lock goes last
+            last.callback(files.unlock, self._lock)
+            if not self._decided and self._stays():
+                last.callback(files.unlink, self.path(JOURNAL))  # one that is not durable decides nothing
+            elif not self._decided:
+                last.callback(_remove_empty, self._made)
+                last.callback(_discard, self._staged)
+            if self._log is not None:
+                last.callback(files.close, self._log)
+            last.callback(self._descriptors.close)
 
 
 def recover(folder: str) -> list[str]:
@@ -175,12 +246,16 @@ def recover(folder: str) -> list[str]:
     return finished
 
 
-def clean(folder: str) -> None:
-    """Remove what dead runs staged in a folder and did not commit, as far as permissions allow. For writers only."""
+def clean(folder: str, but: Collection[str] = ()) -> None:
+    """Remove what dead runs staged in a folder and did not commit, as far as permissions allow. For writers only.
+
+    Not the paths in `but`, and not what is to stay until its run is resumed.
+    """
     folder = folder or "."
     for staged in files.own_folders(folder, ".", SUFFIX):
         with _where_permitted():
-            _settle(folder, staged, files.lock_folder(staged), discard=True)
+            if staged not in but and not files.exists(join(staged, _STAYS)):
+                _settle(folder, staged, files.lock_folder(staged), discard=True)
 
 
 @contextmanager
@@ -193,11 +268,15 @@ def _where_permitted() -> Iterator[None]:
 
 
 def _roll_forward(folder: str, staged: str, journal: Journal) -> None:
-    index = journal.files[-1]
     for name in journal.replaces_index:
         files.unlink(join(folder, name))
-    if files.is_regular(join(staged, index)):  # otherwise the one in the folder is the new one already
-        files.unlink(join(folder, index))
+    if journal.files and files.is_regular(join(staged, journal.last)):  # otherwise the one in the folder is the new one already
+        files.unlink(join(folder, journal.last))
+    for edit in journal.edits:
+        if files.is_regular(join(staged, edit.name)):
+            beginning = files.read_file(join(staged, edit.name)) or b""
+            files.write_beginning(join(folder, edit.name), beginning, edit.inode, edit.nbytes, edit.mtime_ns)
+            files.unlink(join(staged, edit.name))
     for name in journal.files:
         if files.is_regular(join(staged, name)):
             files.rename(join(staged, name), join(folder, name))
@@ -208,7 +287,8 @@ def _roll_forward(folder: str, staged: str, journal: Journal) -> None:
 
 
 def _discard(staged: str) -> None:
-    """Remove a staging folder, its journal before all else: a journal beside half of its files would be rolled forward."""
+    """Remove a staging folder, its journal before its files: a journal beside half of its files would be rolled forward."""
+    files.unlink(join(staged, _STAYS))
     journal = join(staged, JOURNAL)
     if files.exists(journal):
         files.unlink(journal)
@@ -234,13 +314,16 @@ def _settle(folder: str, staged: str, lock: int | None, *, discard: bool) -> str
         if not own:
             return None
         _roll_forward(folder, staged, journal)
-        return join(folder, journal.files[-1])
+        return join(folder, journal.last)
     finally:
         files.unlock(lock)
 
 
-def _hold(folder: str, name: str) -> tuple[int, list[str]]:
-    """The lock of a staging folder that is ours from its making on, and the folders made above it, outermost first."""
+def _hold(folder: str, name: str, resume: bool) -> tuple[int, list[str]]:
+    """The lock of a staging folder that is ours from its making on, and the folders made above it, outermost first.
+
+    With `resume` it may be that of a dead run, with all that this had staged.
+    """
     staged = _staging_path(folder, name)
     made: list[str] = []
     new = ""
@@ -257,6 +340,8 @@ def _hold(folder: str, name: str) -> tuple[int, list[str]]:
             if lock is not None and _is_foreign(staged):
                 files.unlock(lock)
                 raise _foreign(staged)
+            if lock is not None and resume and Journal.read(staged) is None:
+                return lock, made
             _settle(folder, staged, lock, discard=True)
     except BaseException:
         _remove_empty([*made, new] if new else made)
@@ -282,14 +367,18 @@ def _foreign(staged: str) -> ApplyError:
     )
 
 
-def leftover_bytes(folder: str) -> int:
-    """Bytes that the next writer frees in a folder: what dead runs staged and did not commit."""
-    dead = 0
+def leftover_bytes(folder: str) -> dict[str, int]:
+    """Bytes that dead runs staged in a folder and did not commit: under no name what the next writer frees, whatever it writes.
+
+    What waits for its run to be resumed is under the name of its staging folder: only the next writer of that output frees it, or goes on with it.
+    """
+    dead: dict[str, int] = {}
     for staged in files.own_folders(folder or ".", ".", SUFFIX):
         with _where_permitted():
             lock = files.lock_folder(staged)
             if lock is not None:
-                dead += 0 if _is_foreign(staged) else files.allocated_bytes(staged)
+                name = basename(staged) if files.exists(join(staged, _STAYS)) else ""
+                dead[name] = dead.get(name, 0) + (0 if _is_foreign(staged) else files.allocated_bytes(staged))
                 files.unlock(lock)
     return dead
 

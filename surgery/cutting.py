@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from operator import attrgetter
 
-from surgery.expr import Expr, Stored, blocks
+from surgery.blocking import parts
+from surgery.expr import Expr, Stored, checksummed, read_in_part
 from surgery.formats.base import FileLayout, Layout, Placement
-from surgery.regions import extent_of
 from surgery.tasks import ComputeBlock, CopyRun, DecodeStream, Piece, Task, VerifyExtent
 from surgery.tensors import Extent, SourceFile, StreamCodec
 
 LONGEST_RUN = 256 << 20
 """Bytes of the longest single copy; longer ones are cut so that several threads and the progress bar have something to do."""
-LARGEST_BLOCK = 64 << 20
 
 
 def cut_tasks(number: int, layout: Layout, budget: int) -> tuple[tuple[Task, ...], int, int]:
     """The tasks of one output, in source order, with the bytes copied and computed."""
     tasks: list[Task] = []
+    in_parts: dict[Extent, VerifyExtent] = {}
     copied = computed = 0
     for file in layout.files:
-        runs, rest = _runs(number, file, layout)
+        runs, rest, cut = _runs(number, file, layout)
         tasks += runs
         copied += sum(run.nbytes for run in runs)
         for placement in rest:
-            tasks += _blocks(number, file, placement, budget)
+            computing, read_in_parts = _blocks(number, file, placement, budget)
+            tasks += computing
+            cut += read_in_parts
             computed += placement.expr.spec.nbytes
+        for task in cut:
+            in_parts.setdefault(task.extent, task)  # however many tensors take a part of it
+    tasks += in_parts.values()
     tasks.sort(key=_source_order)
     return tuple(tasks), copied, computed
 
@@ -43,33 +47,37 @@ def _source_order(task: Task) -> tuple[str, int]:
 def _copyable(expr: Expr, layout: Layout) -> tuple[Extent, ...] | None:
     """The stored ranges whose bytes can stand in the output as they are."""
     ranges = expr.view()
-    if ranges is None or any(extent.codec is not None and extent.codec.name not in layout.codecs for extent in ranges):
-        return None
+    for extent in ranges or ():
+        if extent.codec is not None and extent.codec.name not in layout.codecs:
+            return None
     return ranges
 
 
-def _runs(number: int, file: FileLayout, layout: Layout) -> tuple[list[CopyRun], list[Placement]]:
-    """Byte copies joined into the longest runs, and the placements that have to be computed.
+def _runs(number: int, file: FileLayout, layout: Layout) -> tuple[list[CopyRun], list[Placement], list[VerifyExtent]]:
+    """Byte copies joined into the longest runs, the placements that have to be computed, and the stored tensors that are copied in parts.
 
     The pieces of a run are all of it. A tensor with a checksum is one piece, since that is over all of it.
     """
     runs = _Runs(number, file.name)
     rest: list[Placement] = []
+    in_parts: list[VerifyExtent] = []
     for placement in sorted(file.placements, key=attrgetter("start")):
         ranges = _copyable(placement.expr, layout)
         if ranges is None:
             rest.append(placement)
             continue
-        rel_start = 0
+        key, start, rel_start = placement.key, placement.start, 0
         for extent in ranges:
-            plain = extent.codec is None and extent.checksum is None
-            step = LONGEST_RUN if plain else max(extent.nbytes, 1)
-            for low in range(0, extent.nbytes, step):
-                length = min(step, extent.nbytes - low)
-                runs.add(extent.file, extent.start + low, placement.start + rel_start + low, length)
-                runs.pieces.append(Piece(placement.key, rel_start + low, length, extent.checksum, extent.codec, extent.spec))
+            source, source_start, nbytes, spec, checksum, codec = extent[:6]
+            step = LONGEST_RUN if codec is None and checksum is None else max(nbytes, 1)
+            for low in range(0, nbytes, step):
+                length = min(step, nbytes - low)
+                runs.add(source, source_start + low, start + rel_start + low, length)
+                runs.pieces.append(Piece(key, rel_start + low, length, checksum, codec, spec))
+            if extent.part_of is not None:
+                in_parts.append(VerifyExtent(number, placement.key, extent.part_of))
             rel_start += extent.nbytes
-    return runs.done(), rest
+    return runs.done(), rest, in_parts
 
 
 class _Runs:
@@ -109,25 +117,15 @@ class _Runs:
         self._source, self._nbytes = None, 0
 
 
-def _blocks(number: int, file: FileLayout, placement: Placement, budget: int) -> Iterator[Task]:
+def _blocks(number: int, file: FileLayout, placement: Placement, budget: int) -> tuple[list[Task], list[VerifyExtent]]:
+    """The tasks that compute a tensor, and the stored tensors with checksums that these do not read from the first byte to the last."""
     expr = placement.expr
     if expr.spec.size == 0:
-        return
+        return [], []
     ranges = expr.view()
     if ranges is not None and len(ranges) == 1 and isinstance(ranges[0].codec, StreamCodec):
-        yield DecodeStream(number, file.name, placement.start, placement.key, ranges[0])
-        return
-    item = expr.spec.dtype.itemsize
-    regions = list(blocks(expr, budget))
-    stored = [leaf.extent for leaf in expr.leaves() if isinstance(leaf, Stored) and leaf.extent.checksum is not None]
-    rel_start = 0
-    for region in regions:
-        nbytes = item
-        for size in extent_of(region):
-            nbytes *= size
-        yield ComputeBlock(
-            number, file.name, placement.start + rel_start, placement.key, rel_start, nbytes, expr, region, bool(stored) and len(regions) == 1
-        )
-        rel_start += nbytes
-    if len(regions) > 1:
-        yield from (VerifyExtent(number, placement.key, extent) for extent in stored)
+        return [DecodeStream(number, file.name, placement.start, placement.key, ranges[0])], []
+    blocks = [ComputeBlock(number, file.name, placement.start, placement.key, expr, *part) for part in parts(expr, budget)]
+    in_order = all(block.contiguous for block in blocks)
+    unverified = read_in_part(expr) + ([] if in_order else checksummed(expr))
+    return [*blocks], [VerifyExtent(number, placement.key, extent) for extent in unverified]

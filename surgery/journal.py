@@ -18,12 +18,32 @@ SUFFIX = ".surgery"
 JOURNAL = ".journal.surgery"
 
 
+class EditOf(NamedTuple):
+    """A file that gets another beginning where it lies, if it is still the one with this inode and size; then it was changed at `mtime_ns`."""
+
+    name: str
+    inode: int
+    nbytes: int
+    mtime_ns: int
+
+
 class Journal(NamedTuple):
-    """What a commit does, by plain names; `files` has the index last."""
+    """What a commit does, by plain names; `files` has the index last. The new beginnings of `edits` are staged under the names of the files."""
 
     files: list[str]
     remove: list[str]
     replaces_index: list[str]
+    edits: list[EditOf]
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that the commit is about."""
+        return [*self.files, *self.remove, *self.replaces_index, *(edit.name for edit in self.edits)]
+
+    @property
+    def last(self) -> str:
+        """The file that a reader looks at first."""
+        return self.files[-1] if self.files else self.edits[-1].name
 
     def encode(self, folder: Sequence[int]) -> bytes:
         """One line of JSON (ASCII; names that are not UTF-8 as lone surrogates), one line with its CRC-32.
@@ -47,8 +67,10 @@ class Journal(NamedTuple):
         with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             fields = json.loads(text)
             folder = fields.pop("folder")
-            journal = cls(**fields)
-            if journal.files and all(isinstance(group, list) and all(map(is_plain, group)) for group in journal):
+            edits = [EditOf(*edit) for edit in fields.pop("edits", [])]
+            journal = cls(**fields, edits=edits)
+            whole = all(type(number) is int for edit in edits for number in edit[1:]) and all(isinstance(group, list) for group in journal)
+            if whole and (journal.files or edits) and all(map(is_plain, journal.names)):
                 return journal, folder == files.identity(staged)
         return None
 

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING, NamedTuple
 
 from surgery import formats
 from surgery.commit import staging_folder, staging_name
 from surgery.companions import companions_of, merged_metadata
-from surgery.cutting import LARGEST_BLOCK, cut_tasks
+from surgery.cutting import cut_tasks
 from surgery.errors import PlanError, SurgeryError, gather, listed, plural
-from surgery.expr import working_bytes
-from surgery.formats.base import Bundle, Indexed, Layout, Origin
+from surgery.formats.base import Bundle, Indexed, Layout, Origin, Relabel
+from surgery.formats.in_place import not_in_place
 from surgery.journal import is_plain
 from surgery.logical import LogicalPlan
+from surgery.manifest import file_name
 from surgery.probe import as_folder
 from surgery.recipe import StepItem
 from surgery.steps.base import Output
 from surgery.table import Table
-from surgery.tasks import Companion, ComputeBlock, CopyRun, OutputPlan, PhysicalPlan, not_of_its_kind, standing_in_the_way
+from surgery.tasks import (
+    Companion,
+    CopyRun,
+    Edit,
+    OutputPlan,
+    PhysicalPlan,
+    Task,
+    key_of,
+    memory_of,
+    not_of_its_kind,
+    standing_in_the_way,
+)
 from surgery.tensors import SourceFile
 from surgery.units import size_text
 from surgery.value_checks import check_bytes
@@ -34,6 +46,7 @@ _LONGEST_NAME = 255  # bytes, on every file system of Linux
 def lower(
     logical: LogicalPlan,
     places: Mapping[str, Place],
+    holes: Mapping[str, int],
     *,
     jobs: int,
     memory: int,
@@ -41,8 +54,8 @@ def lower(
 ) -> PhysicalPlan:
     """Lay every output out and cut the work into tasks.
 
-    `places` are the folders that outputs may lie in, as they were found. `memory` is the budget of all arrays
-    together, shared by `jobs` threads.
+    `places` are the folders that outputs may lie in, as they were found, `holes` the bytes of source files that take no space.
+    `memory` is the budget of all arrays together, shared by `jobs` threads.
 
     Raises:
         PlanError: an output exists or cannot be where it is to be, a format cannot hold a tensor, or the disk has too little
@@ -59,25 +72,17 @@ def lower(
     faults = faults or _overlaps(laid_out)
     if faults:
         raise gather(faults)
-    budget = max(1 << 20, min(LARGEST_BLOCK, memory // max(jobs, 1)))
-    outputs = tuple(_cut(number, laid, budget) for number, (laid, _) in enumerate(laid_out))
-    faults = _room(outputs, places, items)
+    budget = max(1 << 20, memory // max(jobs, 1))
+    outputs = tuple(_cut(number, laid, places[as_folder(laid.layout.folder)], budget) for number, (laid, _) in enumerate(laid_out))
+    faults = _room(outputs, places, holes, items)
     if faults:
         raise gather(faults)
-    costs = [*_task_costs(outputs), *((check_bytes(check, budget), check.key) for check in logical.checks)]
-    peak = sum(cost for cost, _ in nlargest(jobs, costs))  # no more than `jobs` of them are worked on at the same time
+    costs = [(cost, key_of(task)) for output in outputs for task in output.tasks if (cost := memory_of(task))]
+    costs += [(check_bytes(check, budget), check.key) for check in logical.checks]
+    largest = nlargest(jobs, costs)  # no more than `jobs` of them are worked on at the same time, and none that would exceed the budget
+    peak = min(sum(cost for cost, _ in largest), max([memory, *(cost for cost, _ in largest[:1])]))
     notes = (*(note for laid, _ in laid_out for note in laid.notes), *_oversized(costs, memory))
-    return PhysicalPlan(outputs, logical.checks, budget, peak, notes, _files_used(logical))
-
-
-def _task_costs(outputs: Iterable[OutputPlan]) -> Iterator[tuple[int, str]]:
-    """The memory of each task that needs more than a fixed buffer, with the key it is for."""
-    for output in outputs:
-        for task in output.tasks:
-            if isinstance(task, ComputeBlock):
-                yield working_bytes(task.expr, task.region), task.key
-            elif isinstance(task, CopyRun):
-                yield from ((2 * piece.nbytes, piece.key) for piece in task.pieces if piece.codec is not None)
+    return PhysicalPlan(outputs, logical.checks, memory, budget, peak, notes, _files_used(logical))
 
 
 def _oversized(costs: list[tuple[int, str]], memory: int) -> Iterator[str]:
@@ -100,6 +105,8 @@ class _LaidOut(NamedTuple):
     overwrites: bool
     may_replace: bool
     notes: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -110,6 +117,16 @@ class _LaidOut(NamedTuple):
     def updates(self) -> list[str]:
         """The files that it goes on from and may share with other outputs."""
         return [update.name for update in self.layout.updates]
+
+    @property
+    def manifest(self) -> str:
+        """The name of its manifest, to be written or not."""
+        return file_name(staging_name(self.layout.folder, self.output.path))
+
+    @property
+    def told(self) -> list[str]:
+        """Its manifest, if it is to be written."""
+        return [self.manifest] if self.output.manifest else []
 
 
 def _lay_out(output: Output, logical: LogicalPlan, places: Mapping[str, Place], force: bool) -> _LaidOut:
@@ -123,31 +140,60 @@ def _lay_out(output: Output, logical: LogicalPlan, places: Mapping[str, Place], 
         origins=_Origins(output.table),
         sources=logical.sources,
     )
-    layout = formats.by_name(output.format).layout(bundle)
+    layout = _relabelled(bundle, output, logical, places) if output.in_place else formats.by_name(output.format).layout(bundle)
     companions = tuple(companions_of(output, sources, layout))
     place = places[as_folder(layout.folder)]
     carried = {companion.path for companion in companions}
     graphs = [path for source in sources for path in source.companions if path.endswith(".meta") and path not in carried]
     notes += [f"{output.path}: {path} is left out: it describes the graph under the old keys" for path in graphs]
     notes += [f"{output.path}: {note}" for note in layout.notes]
-    laid = _LaidOut(output, layout, companions, (), False, output.overwrite or force, tuple(notes))
+    kept, edits = _left_in_place(layout, place)
+    laid = _LaidOut(output, layout, companions, (), False, output.overwrite or force, tuple(notes), kept, edits)
     _refuse_place(laid, place)
     stale = tuple(sorted(name for name in place.names if layout.stale(name) and name not in laid.names))
     standing = [*(name for name in laid.names if name in place.names), *stale]
     if not laid.may_replace:
-        if standing:
-            raise standing_in_the_way(output.path, layout.folder, standing, output.step)
+        foreign = [name for name in laid.told if name in place.names - place.manifests]
+        if standing or foreign:
+            raise standing_in_the_way(output.path, layout.folder, [*standing, *foreign], output.step)
         for update in layout.updates:
             if update.name in place.texts and not update.knows(place.texts[update.name]):
                 raise not_of_its_kind(output.path, layout.folder, update.name, output.step)
     return laid._replace(stale=stale, overwrites=bool(standing))
 
 
+def _relabelled(bundle: Bundle, output: Output, logical: LogicalPlan, places: Mapping[str, Place]) -> Layout:
+    """The layout of a loaded checkpoint with other keys, if its format and its place allow that."""
+    relabel: Relabel | None = getattr(formats.by_name(output.format), "relabel", None)
+    if relabel is None:
+        raise not_in_place(bundle, f"{output.format} keeps keys between the tensors")
+    source = logical.sources[output.in_place]
+    here = places.get(as_folder(posixpath.dirname(source.files[0].path)))
+    layout = relabel(bundle, source, grows=here is not None and here.shares)
+    folder = as_folder(layout.folder)
+    if here is None:
+        raise not_in_place(bundle, f"its files lie in another folder, {folder}")
+    linked = [edit.name for edit in _left_in_place(layout, places[folder])[1] if edit.name in places[folder].linked]
+    if linked:
+        raise not_in_place(bundle, f"{posixpath.join(folder, linked[0])} is a link, or has another name elsewhere that would change too")
+    return layout
+
+
+def _left_in_place(layout: Layout, place: Place) -> tuple[tuple[str, ...], tuple[Edit, ...]]:
+    """The files that stay as they are, and those that get another beginning where they lie, because a clone of them would be a copy."""
+    beginnings = {patch.file: patch.data for patch in layout.patches}
+    there = [file for file in layout.files if file.same_as is not None]
+    kept = tuple(file.name for file in there if file.name not in beginnings)
+    edits = (Edit(file.name, file.same_as, beginnings[file.name]) for file in there if file.same_as and file.name in beginnings)
+    return kept, () if place.shares else tuple(edits)
+
+
 def _refuse_place(laid: _LaidOut, place: Place) -> None:
     """What can be told of paths before anything is written: each would be refused while running."""
-    folder, written = laid.layout.folder, [*laid.names, *laid.updates]
+    folder, written = laid.layout.folder, [*laid.names, *laid.updates, *laid.told]
     staging = staging_folder(staging_name(folder, laid.output.path))
-    long = [name for name in (*folder.split("/"), *written, staging) if len(name.encode(errors="replace")) > _LONGEST_NAME]
+    every = (*folder.split("/"), *laid.names, *laid.updates, staging, *laid.told)
+    long = [name for name in every if len(name.encode(errors="replace")) > _LONGEST_NAME]
     blocked = [name for name in written if name in place.folders or name in (".", "..")]
     odd = [name for name in written if not is_plain(name)]
     if long:
@@ -167,10 +213,41 @@ def _refuse_place(laid: _LaidOut, place: Place) -> None:
         raise PlanError(f"{odd[0]!r} cannot be the name of an output file", code="bad-name", at=("path",), help="save under another name")
 
 
-def _cut(number: int, laid: _LaidOut, budget: int) -> OutputPlan:
-    tasks, copied, computed = cut_tasks(number, laid.layout, budget)
-    path, step, tensors = laid.output.path, laid.output.step, len(laid.output.table)
-    return OutputPlan(path, step, laid.layout, tasks, laid.companions, laid.stale, laid.overwrites, laid.may_replace, tensors, copied, computed)
+def _cut(number: int, laid: _LaidOut, place: Place, budget: int) -> OutputPlan:
+    output = laid.output
+    there = {*laid.kept, *(edit.name for edit in laid.edits)}
+    written = laid.layout._replace(files=tuple(file for file in laid.layout.files if file.name not in there))
+    tasks, copied, computed = cut_tasks(number, written, budget)
+    return OutputPlan(
+        output.path,
+        output.step,
+        laid.layout,
+        tasks,
+        laid.companions,
+        laid.stale,
+        laid.overwrites,
+        laid.may_replace,
+        len(output.table),
+        copied,
+        computed,
+        laid.manifest,
+        output.manifest,
+        laid.kept,
+        laid.edits,
+        _shared_bytes(tasks, place),
+    )
+
+
+def _shared_bytes(tasks: Sequence[Task], place: Place) -> int:
+    """Bytes that can be in both files at once, if the file system is as it looks."""
+    from surgery.files import shareable
+
+    shared = 0
+    for task in tasks if place.shares else ():
+        if isinstance(task, CopyRun) and task.source.fingerprint.device == place.device:
+            low, high = shareable(task.source_start, task.source_start + task.nbytes, task.start)
+            shared += high - low
+    return shared
 
 
 class _Origins(Mapping[str, Origin]):
@@ -209,7 +286,7 @@ def _overlaps(laid_out: list[tuple[_LaidOut, StepItem]]) -> list[SurgeryError]:
     shared: dict[str, _LaidOut] = {}
     for laid, item in laid_out:
         folder = posixpath.normpath(laid.layout.folder)
-        own = [posixpath.join(folder, name) for name in (*laid.names, *laid.stale)]
+        own = [posixpath.join(folder, name) for name in (*laid.names, *laid.stale, *laid.told)]
         updated = [posixpath.join(folder, name) for name in laid.updates]
         for path in own + updated:
             other = owner.get(path, laid if path in updated else shared.get(path, laid))
@@ -221,15 +298,16 @@ def _overlaps(laid_out: list[tuple[_LaidOut, StepItem]]) -> list[SurgeryError]:
     return []
 
 
-def _room(outputs: Sequence[OutputPlan], places: Mapping[str, Place], items: Mapping[int, StepItem]) -> list[SurgeryError]:
+def _room(outputs: Sequence[OutputPlan], places: Mapping[str, Place], holes: Mapping[str, int], items: Mapping[int, StepItem]) -> list[SurgeryError]:
     """Disk space, for each file system: staged files lie beside the old ones until the commit."""
     needed: dict[int, int] = {}
-    freed: dict[int, dict[str, int]] = {}
+    freed: dict[int, dict[tuple[str, str], int]] = {}
     for output in outputs:
         folder = as_folder(output.layout.folder)
         place = places[folder]
-        needed[place.device] = needed.get(place.device, 0) + _new_bytes(output, place)
-        freed.setdefault(place.device, {})[folder] = place.leftover
+        needed[place.device] = needed.get(place.device, 0) + _new_bytes(output, holes)
+        own = staging_folder(staging_name(output.layout.folder, output.path))
+        freed.setdefault(place.device, {}).update({(folder, name): place.leftover.get(name, 0) for name in ("", own)})
         if place.free is None:
             continue
         available = place.free + sum(freed[place.device].values())
@@ -244,10 +322,11 @@ def _room(outputs: Sequence[OutputPlan], places: Mapping[str, Place], items: Map
     return []
 
 
-def _new_bytes(output: OutputPlan, place: Place) -> int:
-    """Bytes that will take space: all, but for copies on a file system that lets both files have the same blocks."""
-    nbytes = sum(file.size or 0 for file in output.layout.files)
-    if not place.shares:
-        return nbytes
-    copies = (task for task in output.tasks if isinstance(task, CopyRun))
-    return nbytes - sum(task.nbytes for task in copies if task.source.fingerprint.device == place.device)
+def _new_bytes(output: OutputPlan, holes: Mapping[str, int]) -> int:
+    """Bytes that will take space: all but those that the file system shares, and holes, which stay holes."""
+    copied: dict[str, int] = {}
+    for task in output.tasks if any(holes.values()) else ():
+        if isinstance(task, CopyRun):
+            copied[task.source.path] = copied.get(task.source.path, 0) + task.nbytes
+    sparse = sum(min(nbytes, holes.get(path, 0)) for path, nbytes in copied.items())
+    return max(0, sum(file.size or 0 for file in output.staged) - output.shared_bytes - sparse)

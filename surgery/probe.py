@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from surgery import formats
+from surgery.commit import recover, staging_name
 from surgery.errors import NotFoundError, SourceError, SurgeryError, gather, near
 from surgery.formats.base import Disk, Indexed
+from surgery.manifest import MOST_BYTES, Evidence, file_name, is_manifest, is_manifest_name
 from surgery.steps.base import Catalog, Reads, Wanted
-from surgery.steps.save import Save
+from surgery.witness import Witness
 
 if TYPE_CHECKING:
     from surgery.files import Place
@@ -21,10 +23,15 @@ _MOST_TEXT_BYTES = 1 << 20
 
 
 class Facts(NamedTuple):
-    """What was found: the catalog, and every folder that may be written to, by its path as `folders_of` gives it."""
+    """What was found: the catalog with all it was made from, and every folder that may be written to, by its path as `folders_of` gives it.
+
+    `holes` are bytes of source files, by path, that take no space.
+    """
 
     catalog: Catalog
+    evidence: Evidence
     places: Mapping[str, Place]
+    holes: Mapping[str, int]
 
 
 def probe(recipe: Any, disk: Disk) -> Facts:
@@ -33,30 +40,36 @@ def probe(recipe: Any, disk: Disk) -> Facts:
     Raises:
         SurgeryError: every source that cannot be read, together.
     """
-    from surgery.commit import recover
+    from surgery.files import hole_bytes
+    from surgery.steps.save import Save
 
     checkpoints: dict[str, Indexed] = {}
     targets: dict[str, Mapping[str, Wanted]] = {}
     faults: list[SurgeryError] = []
+    sources = Witness(disk)
     for item in recipe.steps:
         for wanted in item.step.reads():
             try:
                 if wanted.target_spec and wanted.path not in targets:
-                    targets[wanted.path] = target_spec(wanted, disk)
+                    targets[wanted.path] = target_spec(wanted, sources)
                 elif not wanted.target_spec and wanted.path not in checkpoints:
-                    checkpoints[wanted.path] = open_checkpoint(wanted.path, disk, wanted.format)
+                    checkpoints[wanted.path] = open_checkpoint(wanted.path, sources, wanted.format)
             except SurgeryError as error:
                 error.at = error.at or wanted.at
                 faults.append(item.locate(error))
     if faults:
         raise gather(faults)
-    folders = {folder for item in recipe.steps if isinstance(item.step, Save) for folder in folders_of(item.step.path)}
+    saves = [item.step for item in recipe.steps if isinstance(item.step, Save)]
+    folders = {folder for save in saves for folder in folders_of(save.path)}
+    manifests = {path for save in saves for path in manifests_of(save.path)}
     for folder in folders:
         recover(folder)  # before its names are looked at: the run will find a committed save finished
-    return Facts(Catalog(checkpoints, targets), {folder: _place(folder, disk) for folder in folders})
+    places = {folder: _place(folder, manifests, disk, any(save.in_place for save in saves)) for folder in folders}
+    holes = {file.path: hole_bytes(file.path) for indexed in checkpoints.values() for file in indexed.files}
+    return Facts(Catalog(checkpoints, targets), sources.evidence, places, holes)
 
 
-def _place(folder: str, disk: Disk) -> Place:
+def _place(folder: str, manifests: Collection[str], disk: Disk, edited: bool) -> Place:
     from surgery import files
     from surgery.commit import leftover_bytes
     from surgery.formats.tf_state import FILE_NAME
@@ -69,7 +82,9 @@ def _place(folder: str, disk: Disk) -> Place:
     return files.Place(
         names=names,
         folders=files.folders_in(folder),
-        texts={FILE_NAME: _beginning(state, disk)} if disk.is_file(state) else {},
+        linked=files.linked_in(folder) if edited else frozenset(),
+        manifests=frozenset(name for name in names if _is_manifest(posixpath.join(folder, name), manifests, disk)),
+        texts={FILE_NAME: _beginning(state, disk, _MOST_TEXT_BYTES)} if disk.is_file(state) else {},
         device=files.device_of(folder),
         free=files.free_bytes(folder),
         leftover=leftover_bytes(folder),
@@ -77,17 +92,27 @@ def _place(folder: str, disk: Disk) -> Place:
     )
 
 
-def _beginning(path: str, disk: Disk) -> bytes:
+def _is_manifest(path: str, expected: Collection[str], disk: Disk) -> bool:
+    """Whether a file is one of the expected manifests, and not another file by its name."""
+    return path in expected and disk.is_file(path) and is_manifest(_beginning(path, disk, MOST_BYTES))
+
+
+def _beginning(path: str, disk: Disk, most_bytes: int) -> bytes:
     """A small file, or enough of a large one to tell that it is something else; nothing where it cannot be read, which the run will tell."""
     with suppress(SourceError):
         file, read = disk.open(path)
-        return read(0, min(file.nbytes, _MOST_TEXT_BYTES))
+        return read(0, min(file.nbytes, most_bytes))
     return b""
 
 
 def folders_of(path: str) -> tuple[str, str]:
     """The two folders an output under this path may live in: beside it, or in it."""
     return as_folder(posixpath.dirname(path)), as_folder(path)
+
+
+def manifests_of(path: str) -> tuple[str, ...]:
+    """Where the manifest of an output under this path may lie: beside it, or in it."""
+    return tuple(posixpath.join(folder, file_name(staging_name(folder, path))) for folder in folders_of(path))
 
 
 def as_folder(path: str) -> str:
@@ -104,8 +129,6 @@ def open_checkpoint(path: str, disk: Disk, format: str | None = None, *, strict:
         NotFoundError: there is nothing, in TensorFlow's words.
         SourceError: no format recognises it, or its format finds a fault.
     """
-    from surgery.commit import recover
-
     if not path:
         raise NotFoundError("the path of the checkpoint is empty", code="no-such-checkpoint", help="give a file, a prefix or a folder")
     for folder in folders_of(path):
@@ -137,7 +160,7 @@ def _unknown(path: str, disk: Disk, format: str | None) -> SourceError | NotFoun
             notes=["it holds " + (", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "nothing")],
             help="name a file, or a prefix in it",
         )
-    siblings = {known.removesuffix(".index") for known in disk.names(folder or ".") if ".data-" not in known}
+    siblings = {known.removesuffix(".index") for known in disk.names(folder or ".") if ".data-" not in known and not is_manifest_name(known)}
     close = near(name, siblings)
     return NotFoundError(
         f"Unsuccessful TensorSliceReader constructor: Failed to find any matching files for {path}",
@@ -161,10 +184,9 @@ def target_spec(wanted: Reads, disk: Disk) -> Mapping[str, Wanted]:
 
 
 def _spelled_out(path: str, disk: Disk) -> Mapping[str, Wanted]:
-    from pydantic import ValidationError
-
     from surgery.located import parse
     from surgery.model_faults import faults_of, place
+    from surgery.models import ValidationError
     from surgery.steps.targets import VariablesFile, as_wanted, lint_variables
 
     file, read = disk.open(path)

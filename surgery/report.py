@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from surgery.errors import UnsupportedFeature, listed, one_line, plural
@@ -15,9 +16,11 @@ from surgery.units import size_text
 if TYPE_CHECKING:
     from surgery.api import Checkpoint, LazyTensor, Plan
     from surgery.execute import Report
+    from surgery.manifest import Written
     from surgery.table import Entry
 
 _NUMBERED = re.compile(r"\d+")
+_ALL_ZERO = str.maketrans("123456789", "000000000")
 _SHOWN_KEYS = 12
 _DEEPEST = 50
 _LONGEST_YAML_KEY = 1000  # `key: value` on one line allows 1024 characters
@@ -33,11 +36,10 @@ def plan_text(plan: Plan) -> str:
     for dropped in plan.logical.dropped:
         lines.append(f"drop   {plural(len(dropped.keys), 'tensor')} (steps[{dropped.step}]): {listed(list(dropped.keys), 3)}")
     for output, planned in zip(plan.logical.outputs, plan.physical.outputs, strict=True):
-        moved = [f"{size_text(planned.copied_bytes)} copied"] if planned.copied_bytes or not planned.computed_bytes else []
-        moved += [f"{size_text(planned.computed_bytes)} computed"] if planned.computed_bytes else []
+        moved = _moved(planned.shared_bytes, planned.copied_bytes - planned.shared_bytes, planned.computed_bytes, planned.kept_bytes)
         files = plural(len(planned.layout.files), "file")
-        verb = "replace" if planned.overwrites else "write"
-        lines.append(f"{verb:<6} {output.path}: {output.format}, {plural(planned.tensors, 'tensor')}, {', '.join(moved)}, {files}")
+        verb = "rename" if planned.kept or planned.edits else "replace" if planned.overwrites else "write"
+        lines.append(f"{verb:<6} {output.path}: {output.format}, {plural(planned.tensors, 'tensor')}, {moved}, {files}")
         lines += [f"       {line}" for line in collapsed({key: entry.spec for key, entry in output.table.items()})]
         if planned.stale:
             lines.append(f"       removes {plural(len(planned.stale), 'older file')}: {listed(planned.stale, 3)}")
@@ -54,13 +56,31 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(map(one_line, lines))
 
 
+def _moved(shared: int, copied: int, computed: int, kept: int) -> str:
+    """How the bytes of an output come about; those that are shared or left in place are not moved at all."""
+    parts = [("shared", shared), ("copied", copied), ("computed", computed), ("left in place", kept)]
+    return ", ".join(f"{size_text(nbytes)} {word}" for word, nbytes in parts if nbytes) or "0 B copied"
+
+
 def collapsed(rows: Mapping[str, TensorSpec], shown: int = _SHOWN_KEYS) -> list[str]:
     """Rows of key and spec, where keys that differ only in numbers and have the same spec share a line."""
     groups: dict[tuple[str, TensorSpec], list[str]] = {}
-    for key, spec in rows.items():
-        groups.setdefault((_NUMBERED.sub("#", key), spec), []).append(key)
-    lines = [f"{_numbered(keys)}  {spec}" for (_, spec), keys in groups.items()]
-    return lines if len(lines) <= shown else [*lines[: shown - 1], f"… and {len(lines) - shown + 1:,} more lines; `--json` has all"]
+    for key, pattern, spec in zip(rows, _without_numbers(list(rows)), rows.values(), strict=True):
+        groups.setdefault((pattern, spec), []).append(key)
+    whole = len(groups) <= shown
+    lines = [f"{_numbered(keys)}  {spec}" for (_, spec), keys in islice(groups.items(), shown if whole else shown - 1)]
+    return lines if whole else [*lines, f"… and {len(groups) - shown + 1:,} more lines; `--json` has all"]
+
+
+def _without_numbers(keys: Sequence[str]) -> list[str]:
+    """The keys with a `0` for each number, whatever it is; a million ASCII keys are one text for that, one a line."""
+    text = "\n".join(keys)
+    if not text.isascii() or text.count("\n") != len(keys) - 1:
+        return [_NUMBERED.sub("0", key) for key in keys]
+    text = text.translate(_ALL_ZERO)
+    while "00" in text:
+        text = text.replace("00", "0")
+    return text.split("\n")
 
 
 def _numbered(keys: list[str]) -> str:
@@ -100,8 +120,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "files": [file.name for file in planned.layout.files],
                 "overwrites": planned.overwrites,
                 "removes": list(planned.stale),
-                "copied_bytes": planned.copied_bytes,
+                "shared_bytes": planned.shared_bytes,
+                "copied_bytes": planned.copied_bytes - planned.shared_bytes,
                 "computed_bytes": planned.computed_bytes,
+                "kept_bytes": planned.kept_bytes,
                 "tensors": {key: _tensor_json(entry) for key, entry in output.table.items()},
             }
             for output, planned in zip(plan.logical.outputs, plan.physical.outputs, strict=True)
@@ -125,18 +147,28 @@ def report_text(report: Report) -> str:
     """A finished run for people."""
     lines = []
     for output in report.outputs:
-        parts = [("shared", output.shared_bytes), ("copied", output.copied_bytes), ("computed", output.computed_bytes)]
-        moved = ", ".join(f"{size_text(nbytes)} {word}" for word, nbytes in parts if nbytes) or "0 B"
+        moved = _moved(output.shared_bytes, output.copied_bytes, output.computed_bytes, output.kept_bytes)
         verified = f", {plural(output.verified, 'checksum')} verified" if output.verified else ""
         lines.append(f"wrote  {output.path}: {plural(output.tensors, 'tensor')}, {moved}{verified}")
     checked = f"{plural(report.checks, 'demand')} on values held, " if report.checks else ""
-    lines.append(f"done   {checked}{report.seconds:.2f} s, peak memory {size_text(report.peak_rss_bytes)}")
+    resumed = f"{size_text(report.resumed_bytes)} were there already, " if report.resumed_bytes else ""
+    lines.append(f"done   {checked}{resumed}{report.seconds:.2f} s, peak memory {size_text(report.peak_rss_bytes)}")
     return "\n".join(lines)
 
 
 def report_json(report: Report) -> dict[str, Any]:
     """A finished run for programs."""
-    return {**report._asdict(), "outputs": [output._asdict() for output in report.outputs]}
+    return {"up_to_date": False, **report._asdict(), "outputs": [output._asdict() for output in report.outputs]}
+
+
+def up_to_date_text(outputs: Iterable[Written]) -> str:
+    """A run that had nothing to do, for people."""
+    return "\n".join(one_line(f"{output.path}: up to date") for output in outputs)
+
+
+def up_to_date_json(outputs: Iterable[Written]) -> dict[str, Any]:
+    """A run that had nothing to do, for programs."""
+    return {"up_to_date": True, "outputs": [{"path": output.path, "files": [*output.files, *output.shared]} for output in outputs]}
 
 
 def listing(checkpoint: Checkpoint) -> str:

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 from surgery.errors import PlanError
 from surgery.expr import Expr
-from surgery.formats.base import Layout
-from surgery.regions import Region
+from surgery.formats.base import FileLayout, Layout
+from surgery.regions import Region, extent_of, runs
 from surgery.tensors import Codec, Extent, SourceFile, TensorSpec
 
 
@@ -43,17 +44,30 @@ class CopyRun(NamedTuple):
 
 
 class ComputeBlock(NamedTuple):
-    """One region of a computed tensor, contiguous in the output. `verified`: it reads stored tensors whole and checks their checksums."""
+    """One region of a computed tensor, worked out in blocks of `block_bytes`, at the cost of `working_bytes` of memory.
+
+    `start` is where the tensor begins in the file. `contiguous`: the region is one run of the tensor in C order, and so is each block.
+    """
 
     output: int
     file: str
     start: int
     key: str
-    rel_start: int
-    nbytes: int
     expr: Expr
     region: Region
-    verified: bool
+    block_bytes: int
+    working_bytes: int
+    contiguous: bool
+
+    @property
+    def rel_start(self) -> int:
+        """Bytes of the tensor before the first one of the region."""
+        return next(runs(self.expr.spec.shape, self.region)[1]) * self.expr.spec.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the region in the output."""
+        return prod(extent_of(self.region)) * self.expr.spec.dtype.itemsize
 
 
 class DecodeStream(NamedTuple):
@@ -67,7 +81,7 @@ class DecodeStream(NamedTuple):
 
 
 class VerifyExtent(NamedTuple):
-    """A stored tensor with a checksum whose bytes are read in parts by several blocks."""
+    """A stored tensor with a checksum of which other tasks read or copy parts only."""
 
     output: int
     key: str
@@ -75,6 +89,38 @@ class VerifyExtent(NamedTuple):
 
 
 Task = CopyRun | ComputeBlock | DecodeStream | VerifyExtent
+
+
+def memory_of(task: Task) -> int:
+    """Bytes of the arrays that a task holds at the same time, as far as they grow with its tensors."""
+    if isinstance(task, ComputeBlock):
+        return task.working_bytes
+    if isinstance(task, CopyRun):
+        return max((2 * piece.nbytes for piece in task.pieces if piece.codec is not None), default=0)
+    return 0
+
+
+def has_to_pass(task: CopyRun, kind: str) -> bool:
+    """Whether bytes have to be read on their way to an output that wants checksums of this `kind` ("": none).
+
+    They need not where the output hands on the stored checksums, nor where neither side keeps any.
+    """
+    stored = task.source.checksum_kind
+    return any(piece.codec is not None or kind != (stored if piece.expected is not None else "") for piece in task.pieces)
+
+
+def bytes_of(task: Task) -> int:
+    """Bytes of the output that a task writes."""
+    if isinstance(task, VerifyExtent):
+        return 0
+    return task.extent.spec.nbytes if isinstance(task, DecodeStream) else task.nbytes
+
+
+def key_of(task: Task) -> str:
+    """The key that stands for a task in messages: the one that needs most memory."""
+    if isinstance(task, CopyRun):
+        return max(task.pieces, key=lambda piece: piece.nbytes).key
+    return task.key
 
 
 class Check(NamedTuple):
@@ -102,10 +148,22 @@ class Companion(NamedTuple):
     edit: Mapping[str, Any]
 
 
+class Edit(NamedTuple):
+    """A file of the recipe's own input that gets another beginning where it lies, and keeps its size."""
+
+    name: str
+    file: SourceFile
+    beginning: bytes
+
+
 class OutputPlan(NamedTuple):
     """One output, ready to be written. `stale` are names in its folder that go after success.
 
-    `overwrites`: something stood there when the plan was made; `may_replace`: whatever stands there may be replaced.
+    `kept` are files of its layout that are there already and stay as they are, `edits` those that get another beginning. Of the
+    `copied_bytes`, the file system can share `shared_bytes`.
+
+    `overwrites`: something stood there when the plan was made; `may_replace`: whatever stands there may be replaced. `manifest` is
+    the name of its manifest, which the run writes or, unless `keeps_manifest`, takes away.
     """
 
     path: str
@@ -119,6 +177,17 @@ class OutputPlan(NamedTuple):
     tensors: int
     copied_bytes: int
     computed_bytes: int
+    manifest: str
+    keeps_manifest: bool
+    kept: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    shared_bytes: int = 0
+
+    @property
+    def staged(self) -> list[FileLayout]:
+        """The files that are written beside those that are there, the index last."""
+        there = {*self.kept, *(edit.name for edit in self.edits)}
+        return [file for file in self.layout.files if file.name not in there]
 
     @property
     def names(self) -> list[str]:
@@ -126,20 +195,28 @@ class OutputPlan(NamedTuple):
         return [*(file.name for file in self.layout.files), *(companion.name for companion in self.companions)]
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of tensors that stay where they lie."""
+        staged = {file.name for file in self.staged}
+        left = (file for file in self.layout.files if file.name not in staged)
+        return sum(placement.expr.spec.nbytes for file in left for placement in file.placements)
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of tensors in the output."""
+        """Bytes of tensors that are written."""
         return self.copied_bytes + self.computed_bytes
 
 
 class PhysicalPlan(NamedTuple):
     """All outputs, the checks on values, and the most memory that arrays will take at once.
 
-    `block_bytes` is what one thread may use for a block, and for a part of a check. `sources` are all files of the checkpoints
+    `memory` is the budget of all arrays together, `block_bytes` the share of one thread. `sources` are all files of the checkpoints
     that outputs come from, the indexes included.
     """
 
     outputs: tuple[OutputPlan, ...]
     checks: tuple[Check, ...]
+    memory: int
     block_bytes: int
     peak_bytes: int
     notes: tuple[str, ...]

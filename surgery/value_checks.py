@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from surgery.blocking import blocks, working_bytes
 from surgery.errors import ApplyError
-from surgery.expr import Expr, Read, blocks, evaluate, working_bytes
-from surgery.regions import Region, extent_of
+from surgery.expr import Expr, Read, evaluate, is_encoded
+from surgery.regions import Region, extent_of, whole
 from surgery.tasks import Check
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _inputs(check: Check) -> Expr:
 
 
 def _parts(inputs: Expr, budget: int) -> Iterator[Region]:
-    return blocks(inputs, min(budget, _LARGEST_PART))
+    everything = whole(inputs.spec.shape)
+    return iter([everything]) if is_encoded(inputs) else blocks(inputs, everything, min(budget, _LARGEST_PART))
 
 
 def _flat(expr: Expr, region: Region, read: Read) -> Array:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import attrgetter
+from typing import NamedTuple
+
 from surgery.checksums import EXTEND
 from surgery.errors import CorruptFile
-from surgery.expr import Expr, Read, Stored
+from surgery.expr import Expr, Read, checksummed
 from surgery.tensors import Extent, SourceFile
 
 
@@ -21,20 +25,68 @@ def checksum_fault(key: str, file: SourceFile, start: int, nbytes: int, stored: 
     )
 
 
-def verified_read(key: str, expr: Expr, read: Read) -> Read:
-    """A `read` that verifies stored checksums of tensors that are read whole."""
-    stored = {(leaf.extent.file, leaf.extent.start, leaf.extent.stop): leaf.extent for leaf in expr.leaves() if isinstance(leaf, Stored)}
+def compare(key: str, file: SourceFile, start: int, nbytes: int, stored: int, computed: int) -> None:
+    """Raise CorruptFile where a stored checksum is not that of the bytes."""
+    if stored != computed:
+        raise checksum_fault(key, file, start, nbytes, stored, computed)
 
-    def checked(file: SourceFile, start: int, stop: int) -> bytes | memoryview:
-        data = read(file, start, stop)
-        extent = stored.get((file, start, stop))
-        if extent is not None and extent.checksum is not None:
-            computed = stored_checksum(key, extent, data)
-            if computed != extent.checksum:
-                raise checksum_fault(key, file, start, extent.nbytes, extent.checksum, computed)
+
+class ReadPart(NamedTuple):
+    """The checksum of `nbytes` of a stored tensor from `rel_start` on, as they passed by."""
+
+    extent: Extent
+    rel_start: int
+    nbytes: int
+    checksum: int
+
+
+class CheckedReader:
+    """A `Read` for one tensor that checksums what passes by.
+
+    A tensor that is read at once is verified at once; of others `parts` tells what was read, neighbours joined.
+    """
+
+    def __init__(self, key: str, expr: Expr, read: Read) -> None:
+        self.parts: list[ReadPart] = []
+        self._key = key
+        self._read = read
+        extents = checksummed(expr)
+        self._places = {file: _Places(sorted((extent for extent in extents if extent.file == file), key=attrgetter("start")))
+            for file in {extent.file for extent in extents}}  # fmt: skip
+
+    def read(self, file: SourceFile, start: int, stop: int) -> bytes | memoryview:
+        """Raises CorruptFile, and what the reader below raises."""
+        data = self._read(file, start, stop)
+        extent = self._places[file].around(start, stop) if file in self._places else None
+        if extent is None:
+            return data
+        if (start, stop) == (extent.start, extent.stop):
+            compare(self._key, file, start, extent.nbytes, extent.checksum or 0, stored_checksum(self._key, extent, data))
+            self.parts.append(ReadPart(extent, 0, extent.nbytes, extent.checksum or 0))
+        elif extent.codec is None:
+            self._extend(extent, start - extent.start, data)
         return data
 
-    return checked
+    def _extend(self, extent: Extent, rel_start: int, data: bytes | memoryview) -> None:
+        extend = EXTEND[extent.file.checksum_kind]
+        for at, part in enumerate(self.parts):
+            if part.extent is extent and part.rel_start + part.nbytes == rel_start:
+                self.parts[at] = part._replace(nbytes=part.nbytes + len(data), checksum=extend(data, part.checksum))
+                return
+        self.parts.append(ReadPart(extent, rel_start, len(data), extend(data, 0)))
+
+
+class _Places:
+    """Extents of one file, sorted, that do not overlap."""
+
+    def __init__(self, extents: list[Extent]) -> None:
+        self._extents = extents
+        self._starts = [extent.start for extent in extents]
+
+    def around(self, start: int, stop: int) -> Extent | None:
+        """The extent that a range lies in."""
+        at = bisect_right(self._starts, start) - 1
+        return self._extents[at] if at >= 0 and stop <= self._extents[at].stop else None
 
 
 def stored_checksum(key: str, extent: Extent, stored: bytes | memoryview) -> int:

@@ -82,6 +82,38 @@ def open_for_writing(path: str) -> int:
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
+def open_for_appending(path: str) -> int:
+    """A descriptor of a file, made where it is missing, for `append`; the caller closes it."""
+    with storage(path, "write"):
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def append(descriptor: int, data: bytes) -> None:
+    """Write all of `data` at the end of a file. Raises ApplyError."""
+    rest = memoryview(data)
+    with storage(descriptor, "write"):
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def close(descriptor: int) -> None:
+    """Close a descriptor that the caller was given to close."""
+    with storage(descriptor, "close"):
+        os.close(descriptor)
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file itself, not of one that a symbolic link names."""
+    with storage(path, "look at"):
+        return os.lstat(path).st_size
+
+
+def names_in(path: str) -> list[str]:
+    """The names in a folder."""
+    with storage(path, "list"):
+        return sorted(os.listdir(path))
+
+
 def write_file(path: str, data: bytes, *, durable: bool = False) -> None:
     """Make a new file with this content; `durable` flushes the content, not the name, to the device before it returns."""
     create_file(path)
@@ -92,7 +124,24 @@ def write_file(path: str, data: bytes, *, durable: bool = False) -> None:
             with storage(path, "flush"):
                 os.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        close(descriptor)
+
+
+def write_beginning(path: str, data: bytes, inode: int, nbytes: int, mtime_ns: int) -> None:
+    """Write over the first bytes of a file and flush them; nothing where the file is not the one with this inode and size any more."""
+    with storage(path, "write"):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            status = os.fstat(descriptor)
+            if (status.st_ino, status.st_size) == (inode, nbytes) and len(data) <= nbytes:
+                write_at(descriptor, 0, data)
+                os.utime(descriptor, ns=(status.st_atime_ns, mtime_ns))
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_file(path: str, most_bytes: int = 1 << 26) -> bytes | None:

@@ -16,17 +16,21 @@ _MOST_STATFS_BYTES = 256  # more than the structure has on any machine
 class Place(NamedTuple):
     """A folder, which need not be there yet.
 
-    `folders` are those of its `names` that are folders themselves; `texts` are small files in it that a save goes on from.
+    `folders` are those of its `names` that are folders themselves, `manifests` those that are of earlier runs, `linked` those
+    that are symbolic links or have several names (looked at only where files are edited); `texts` are small files in it that a save goes on from.
     `free` bytes (None: not told) and `device` are those of the file system that it is or will be on, which `shares` blocks
-    between files or does not. `leftover` bytes are freed when the next writer comes. `obstacle` tells why it cannot be made.
+    between files or does not. `leftover` bytes are freed when the next writer comes, or the next one that stages in the folder of that
+    name in it. `obstacle` tells why it cannot be made.
     """
 
     names: frozenset[str] = frozenset()
     folders: frozenset[str] = frozenset()
+    manifests: frozenset[str] = frozenset()
+    linked: frozenset[str] = frozenset()
     texts: dict[str, bytes] = {}
     device: int = 0
     free: int | None = None
-    leftover: int = 0
+    leftover: dict[str, int] = {}
     shares: bool = False
     obstacle: str = ""
 
@@ -36,6 +40,15 @@ def folders_in(folder: str) -> frozenset[str]:
     try:
         with os.scandir(folder or ".") as entries:
             return frozenset(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def linked_in(folder: str) -> frozenset[str]:
+    """The names in a folder that are symbolic links, or not the only name of their file; none where it cannot be listed."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return frozenset(entry.name for entry in entries if entry.is_symlink() or entry.stat(follow_symlinks=False).st_nlink > 1)
     except (OSError, ValueError):
         return frozenset()
 
@@ -61,6 +74,13 @@ def free_bytes(path: str) -> int | None:
     with storage(place, "look at"):
         status = os.statvfs(place)
     return status.f_bavail * status.f_frsize if status.f_blocks else None
+
+
+def hole_bytes(path: str) -> int:
+    """Bytes of a file that take no space on its device. Raises ApplyError where that cannot be told."""
+    with storage(path, "look at"):
+        status = os.stat(path)
+    return max(0, status.st_size - status.st_blocks * 512)
 
 
 def device_of(path: str) -> int:

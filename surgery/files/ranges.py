@@ -10,9 +10,11 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from surgery.errors import CorruptFile
 from surgery.files.faults import ends_early, name_of, os_fault, storage
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ BLOCK = 4096
 
 _WORTH_SHARING = 1 << 16
 _KERNEL_STEP = 1 << 23  # bytes per system call: the device can begin with them, and an interrupt is noticed between two
+_WORTH_A_HOLE = 1 << 16
 _WORTH_WRITING_BACK = 1 << 20
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _HAND_STEP = 1 << 20
@@ -62,33 +65,106 @@ def share_range(source_fd: int, start: int, stop: int, target_fd: int, target_st
 
 
 def _copy_in_kernel(source_fd: int, start: int, stop: int, target_fd: int, target_start: int) -> CopyResult:
-    done = start
-    while done < stop:
+    """Copy what is not a hole of the source; the target, which is new, has a hole there already."""
+    kernel = process = 0
+    shift = target_start - start
+    for low, high in _data_segments(source_fd, start, stop):
+        done = _by_copy_file_range(source_fd, low, high, target_fd, shift)
+        done = _by_sendfile(source_fd, done, high, target_fd, shift) if done < high else done
+        kernel += done - low
+        process += high - done
+        for offset, chunk in _chunks(source_fd, done, high):
+            write_at(target_fd, offset + shift, chunk)
+    return CopyResult(0, kernel, process)
+
+
+def _data_segments(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range that are not holes; the range itself where the file has none, or where nobody can tell."""
+    status = _status(descriptor)
+    if status.st_blocks * 512 >= status.st_size:
+        yield start, stop
+        return
+    while start < stop:
         try:
-            count = os.copy_file_range(source_fd, target_fd, min(stop - done, _KERNEL_STEP), done, target_start + done - start)
+            low = os.lseek(descriptor, start, os.SEEK_DATA)
+            high = os.lseek(descriptor, low, os.SEEK_HOLE) if low < stop else stop
         except OSError as error:
-            if error.errno not in _CANNOT_COPY:
-                raise os_fault(error, name_of(target_fd), "write") from error
-            break
-        if not count:  # the end of the source, or a file system that only claims to know the call: reading tells
-            break
-        _start_writing_back(target_fd, target_start + done - start, count)
-        done += count
-    for offset, chunk in _chunks(source_fd, done, stop):
-        write_at(target_fd, target_start + offset - start, chunk)
-    return CopyResult(0, done - start, stop - done)
+            if error.errno == errno.ENXIO and stop <= status.st_size:  # nothing but a hole up to the end of the file
+                return
+            low, high = start, stop
+        if low < stop:
+            yield low, min(high, stop)
+        start = max(high, start + 1)
+
+
+def _status(descriptor: int) -> os.stat_result:
+    with storage(descriptor, "look at"):
+        return os.fstat(descriptor)
+
+
+def _by_copy_file_range(source_fd: int, start: int, stop: int, target_fd: int, shift: int) -> int:
+    """Returns the offset in the source up to which the kernel copied."""
+    done = start
+    with _kernel_may_refuse(target_fd):
+        while done < stop:
+            count = os.copy_file_range(source_fd, target_fd, min(stop - done, _KERNEL_STEP), done, done + shift)
+            if not count:  # the end of the source, or a file system that only claims to know the call: reading tells
+                break
+            _start_writing_back(target_fd, done + shift, count)
+            done += count
+    return done
+
+
+def _by_sendfile(source_fd: int, start: int, stop: int, target_fd: int, shift: int) -> int:
+    """As `_by_copy_file_range`, also between file systems of different kinds."""
+    done = start
+    with _kernel_may_refuse(target_fd), _own_position(target_fd, start + shift) as target:
+        while done < stop:
+            count = os.sendfile(target, source_fd, done, min(stop - done, _KERNEL_STEP))
+            if not count:
+                break
+            _start_writing_back(target_fd, done + shift, count)
+            done += count
+    return done
+
+
+@contextmanager
+def _kernel_may_refuse(target_fd: int) -> Iterator[None]:
+    """Go on after a refusal that another way of copying does not meet; a fault of the target is told."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CANNOT_COPY:
+            raise os_fault(error, name_of(target_fd), "write") from error
+
+
+@contextmanager
+def _own_position(descriptor: int, offset: int) -> Iterator[int]:
+    """The same file opened once more, since `sendfile` writes where the position is, and threads share that of a descriptor."""
+    own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.lseek(own, offset, os.SEEK_SET)
+        yield own
+    finally:
+        os.close(own)
 
 
 def copy_if_shared(source_fd: int, start: int, stop: int, target_fd: int, target_start: int) -> CopyResult | None:
     """Move bytes only if the file system shares most of them; None, and nothing written, where it cannot."""
-    head = min(-start % BLOCK, stop - start)
-    middle, tail = start + head, stop - (stop - start - head) % BLOCK
-    to_target = target_start - start
-    if to_target % BLOCK or tail - middle < _WORTH_SHARING or not share_range(source_fd, middle, tail, target_fd, middle + to_target):
+    shift = target_start - start
+    low, high = shareable(start, stop, target_start)
+    if low == high or not share_range(source_fd, low, high, target_fd, low + shift):
         return None
-    before = _copy_in_kernel(source_fd, start, middle, target_fd, target_start)
-    after = _copy_in_kernel(source_fd, tail, stop, target_fd, tail + to_target)
-    return CopyResult(tail - middle, before.kernel_bytes + after.kernel_bytes, before.process_bytes + after.process_bytes)
+    before = _copy_in_kernel(source_fd, start, low, target_fd, target_start)
+    after = _copy_in_kernel(source_fd, high, stop, target_fd, high + shift)
+    return CopyResult(high - low, before.kernel_bytes + after.kernel_bytes, before.process_bytes + after.process_bytes)
+
+
+def shareable(start: int, stop: int, target_start: int) -> tuple[int, int]:
+    """The part of a range that a file system may share with a place in another file: whole blocks, or nothing where it is not worth it."""
+    low = start + -start % BLOCK
+    high = stop - stop % BLOCK
+    return (low, high) if (target_start - start) % BLOCK == 0 and high - low >= _WORTH_SHARING else (start, start)
 
 
 def copy_and_checksum(source_fd: int, start: int, stop: int, target_fd: int, target_start: int, kinds: Sequence[str]) -> tuple[int, ...]:
@@ -100,8 +176,27 @@ def copy_and_checksum(source_fd: int, start: int, stop: int, target_fd: int, tar
     values = [0] * len(extend)
     for offset, chunk in _chunks(source_fd, start, stop):
         values = [function(chunk, value) for function, value in zip(extend, values, strict=True)]
-        write_at(target_fd, target_start + offset - start, chunk)
+        write_sparsely(target_fd, target_start + offset - start, chunk)
     return tuple(values)
+
+
+def checksum_range(descriptor: int, start: int, stop: int, kind: str, value: int = 0) -> int:
+    """The checksum of bytes of an open file, given the `value` of what came before. Raises CorruptFile where it ends before `stop`."""
+    extend = _checksum(kind)
+    for _, chunk in _chunks(descriptor, start, stop):
+        value = extend(chunk, value)
+    return value
+
+
+def same_bytes(first_fd: int, start: int, stop: int, second_fd: int, second_start: int) -> bool:
+    """Whether a range of one file is in another; a file that ends too early differs."""
+    with suppress(CorruptFile):
+        for offset, chunk in _chunks(first_fd, start, stop):
+            at = second_start + offset - start
+            if b"".join(bytes(part) for _, part in _chunks(second_fd, at, at + len(chunk))) != bytes(chunk):
+                return False
+        return True
+    return False
 
 
 def _checksum(kind: str) -> Callable[[Data, int], int]:
@@ -120,7 +215,7 @@ def _chunks(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, memor
         except OSError as error:
             raise os_fault(error, name_of(descriptor), "read") from error
         if not count:
-            raise ends_early(name_of(descriptor), start, stop, os.fstat(descriptor).st_size)
+            raise ends_early(name_of(descriptor), start, stop, _status(descriptor).st_size)
         yield offset, buffer[:count]
         offset += count
 
@@ -133,6 +228,19 @@ def write_at(descriptor: int, start: int, data: bytes | memoryview) -> None:
             count = os.pwrite(descriptor, rest, start)
             _start_writing_back(descriptor, start, count)
             start, rest = start + count, rest[count:]
+
+
+def write_sparsely(descriptor: int, start: int, data: memoryview) -> None:
+    """Write to a range that has not been written yet: zeros are left as the hole that is there. Raises ApplyError."""
+    if len(data) < _WORTH_A_HOLE or any(data[:64]) or data.tobytes() != bytes(len(data)):
+        write_at(descriptor, start, data)
+
+
+def clear_range(descriptor: int, start: int, stop: int) -> None:
+    """Write zeros where a range is no hole. Raises ApplyError."""
+    for low, high in _data_segments(descriptor, start, stop):
+        for at in range(low, high, _HAND_STEP):
+            write_at(descriptor, at, bytes(min(high - at, _HAND_STEP)))
 
 
 def _start_writing_back(descriptor: int, start: int, nbytes: int) -> None:

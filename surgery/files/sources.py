@@ -11,6 +11,7 @@ from typing import Self
 from surgery.errors import SourceError, StaleSource, gather
 from surgery.files.descriptors import Descriptors
 from surgery.files.faults import ends_early, source_fault
+from surgery.files.stamps import fingerprint_of
 from surgery.tensors import Fingerprint, SourceFile
 
 
@@ -108,7 +109,7 @@ class Sources:
         faults: list[SourceError] = []
         for file in sorted(self._used):
             try:
-                _compare(file, _fingerprint(os.stat(file.path)))
+                _compare(file, fingerprint_of(os.stat(file.path)))
             except OSError as error:
                 faults.append(source_fault(error, file.path))
             except SourceError as fault:
@@ -135,7 +136,7 @@ def _open_regular(path: str) -> tuple[int, Fingerprint]:
     except OSError as error:
         raise source_fault(error, path) from error
     try:
-        return descriptor, _fingerprint(os.fstat(descriptor))
+        return descriptor, fingerprint_of(os.fstat(descriptor))
     except OSError as error:
         os.close(descriptor)
         raise source_fault(error, path) from error
@@ -155,10 +156,6 @@ def _open_unchanged(file: SourceFile) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _fingerprint(status: os.stat_result) -> Fingerprint:
-    return Fingerprint(status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
 
 
 def _compare(file: SourceFile, now: Fingerprint) -> None:
@@ -187,7 +184,7 @@ def _read(descriptor: int, file: SourceFile, start: int, stop: int) -> memoryvie
         except OSError as error:
             raise source_fault(error, file.path) from error
         if not count:
-            now = _fingerprint(os.fstat(descriptor))
+            now = fingerprint_of(os.fstat(descriptor))
             _compare(file, now)
             raise ends_early(file.path, start, stop, now.nbytes)
         done += count

@@ -8,9 +8,11 @@ nothing by itself; it is handed a `Disk`. A new format is one file beside this o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
-from surgery.errors import PlanError
+from surgery.errors import PlanError, UnsupportedFeature
 from surgery.expr import Expr
 from surgery.tensors import SourceFile, TensorSpec
 
@@ -86,11 +88,15 @@ class Placement(NamedTuple):
 
 
 class FileLayout(NamedTuple):
-    """One output file, named relative to the layout's folder. `size` is None where only `seal` knows it."""
+    """One output file, named relative to the layout's folder. `size` is None where only `seal` knows it.
+
+    `same_as` is the file of the source, of this very name, that it is but for its patches: all placements are where they were.
+    """
 
     name: str
     size: int | None
     placements: tuple[Placement, ...] = ()
+    same_as: SourceFile | None = None
 
 
 class Update(NamedTuple):
@@ -147,15 +153,52 @@ class Format(Protocol):
         ...
 
 
+class Relabel(Protocol):
+    """What a format module has as `relabel` if its keys can be changed where the checkpoint lies."""
+
+    def __call__(self, bundle: Bundle, source: Indexed, *, grows: bool) -> Layout:
+        """The source's own layout with other keys and metadata; with `grows` its files may become longer at the front.
+
+        Raises PlanError with code `not-in-place` where that cannot be.
+        """
+        ...
+
+
+def read_only(bundle: Bundle) -> Layout:
+    """The `layout` of a format that is only read. Raises PlanError, always."""
+    raise PlanError(f"`{bundle.path}` cannot be written: its format is only read here", code="read-only-format", at=("format",), help=WRITABLE)
+
+
+WRITABLE = "save as another format; `surgery formats` tells which can be written"
+
+
+def required(package: str, extra: str) -> ModuleType:
+    """An optional package, imported when it is first needed.
+
+    Raises:
+        UnsupportedFeature: with code `missing-package` where it is not installed; `extra` is the one of this project that brings it.
+    """
+    try:
+        return import_module(package)
+    except ImportError:
+        top = package.partition(".")[0]
+        raise UnsupportedFeature(
+            f"this format needs the package {top}, which is not installed",
+            code="missing-package",
+            help=f"pip install 'model-surgery[{extra}]'",
+        ) from None
+
+
 def refuse_dtypes(bundle: Bundle, format_name: str, holds: Callable[[TensorSpec], bool]) -> None:
     """Refuse an output with tensors that the format has no type for; names the keys and a way out.
 
     Raises:
         PlanError: with code `dtype-not-storable`.
     """
-    bad = [(key, expr.spec) for key, expr in bundle.tensors.items() if not holds(expr.spec)]
-    if not bad:
+    refused = {spec for spec in {expr.spec for expr in bundle.tensors.values()} if not holds(spec)}
+    if not refused:
         return
+    bad = [(key, expr.spec) for key, expr in bundle.tensors.items() if expr.spec in refused]
     key, spec = bad[0]
     way_out = "`drop` them" if spec.dtype.kind in ("string", "opaque") else "`cast` them to a type it has, or `drop` them"
     raise PlanError(

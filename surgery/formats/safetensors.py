@@ -8,20 +8,34 @@ the data cannot be noticed here. Source of all format facts: README of huggingfa
 from __future__ import annotations
 
 import gc
-import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from json.encoder import encode_basestring
 
 from surgery.errors import PlanError, SourceError, listed, plural
 from surgery.expr import Expr
 from surgery.formats import suffixes
 from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes
-from surgery.formats.safetensors_header import CODE_OF, HEADER_LIMIT, corrupt, metadata_of, parse_object, read_header, tensors_of
+from surgery.formats.safetensors_header import (
+    CODE_OF,
+    HEADER_LIMIT,
+    PAGE,
+    corrupt,
+    described,
+    index_text,
+    metadata_of,
+    parse_object,
+    read_header,
+    refuse_text,
+    tensors_of,
+    to_json,
+)
+from surgery.formats.safetensors_in_place import relabel as relabel
+from surgery.manifest import is_manifest_name
 from surgery.tensors import SourceFile, TensorSpec
 
 NAME = "safetensors"
@@ -35,9 +49,7 @@ _INDEX_NAME = "model.safetensors.index.json"
 _SINGLE_NAME = "model.safetensors"
 _SAVED_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors(\.index\.json)?")
 _COMPANIONS = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt")
-_PAGE = 4096
 _WORTH_PADDING = 64 << 10
-"""Block size of the file systems that can share blocks between files."""
 
 
 def locate(path: str, disk: Disk) -> str | None:
@@ -102,7 +114,7 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
 
 
 def _companions(folder: str, disk: Disk) -> tuple[str, ...]:
-    names = disk.names(folder or ".")
+    names = [name for name in disk.names(folder or ".") if not is_manifest_name(name)]
     return tuple(posixpath.join(folder, name) for name in names if any(fnmatchcase(name, pattern) for pattern in _COMPANIONS))
 
 
@@ -110,7 +122,7 @@ def _index_file(path: str, disk: Disk) -> tuple[SourceFile, dict[str, Expr], dic
     file, read = disk.open(path)
     with _no_garbage_collection():
         header, data_start = read_header(file, read)
-        return file, dict(tensors_of(file, header, data_start)), metadata_of(file, header, data_start)
+        return file, tensors_of(file, header, data_start), metadata_of(file, header, data_start)
 
 
 @contextmanager
@@ -145,8 +157,8 @@ def _index_shards(location: str, path: str, companions: tuple[str, ...], disk: D
     notes: list[str] = []
     for name in names:
         file, found, said = _index_file(posixpath.join(folder, name), disk)
-        stray = next((key for key in found if weight_map.get(key) != name), None)
-        if stray is not None:
+        if set(map(weight_map.get, found)) - {name}:
+            stray = next(key for key in found if weight_map.get(key) != name)
             told = f"the index puts it in {weight_map[stray]}" if stray in weight_map else "the index does not list it"
             raise corrupt(f"`{stray}` lies in {file.path}, which {path} does not say", file, 0, file.nbytes, told)
         notes += [f"{file.path} disagrees about metadata `{key}`" for key in said if metadata.get(key, said[key]) != said[key]]
@@ -168,10 +180,14 @@ def _weight_map(path: str, disk: Disk) -> tuple[SourceFile, dict[str, str]]:
     weight_map = parse_object(read(0, file.nbytes), "the text", file, 0).get("weight_map")
     if type(weight_map) is not dict:
         raise corrupt(f"{path} has no mapping `weight_map`", file, 0, file.nbytes)
-    for key, name in weight_map.items():
-        if type(name) is not str or name in ("", ".", "..") or not name.isprintable() or "/" in name or "\\" in name:
-            raise corrupt(f"{path} puts `{key}` into {name!r}, which is not a name in its folder", file, 0, file.nbytes)
+    if set(map(type, weight_map.values())) - {str} or not all(map(_is_plain_name, set(weight_map.values()))):
+        key, name = next((key, name) for key, name in weight_map.items() if type(name) is not str or not _is_plain_name(name))
+        raise corrupt(f"{path} puts `{key}` into {name!r}, which is not a name in its folder", file, 0, file.nbytes)
     return file, weight_map
+
+
+def _is_plain_name(name: str) -> bool:
+    return name not in ("", ".", "..") and name.isprintable() and "/" not in name and "\\" not in name
 
 
 def layout(bundle: Bundle) -> Layout:
@@ -185,7 +201,7 @@ def layout(bundle: Bundle) -> Layout:
         PlanError: a dtype or key that the format cannot hold, a header over 100,000,000 bytes, a path or `shard_size` that cannot be.
     """
     refuse_dtypes(bundle, NAME, _holds)
-    _refuse_text(bundle)
+    refuse_text(bundle)
     shard_size = bundle.options.get("shard_size")
     if shard_size is None:
         folder, name = posixpath.split(bundle.path)
@@ -206,15 +222,6 @@ def _holds(spec: TensorSpec) -> bool:
     return spec.dtype in CODE_OF and spec.size * spec.dtype.bits % 8 == 0
 
 
-def _refuse_text(bundle: Bundle) -> None:
-    """The header is UTF-8 and reserves one key; surrogates stand for bytes that are not."""
-    for key in (*bundle.tensors, *bundle.metadata, *bundle.metadata.values()):
-        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
-            raise PlanError(f"safetensors cannot hold {key!r}: it is not UTF-8", code="key-not-storable", help="`rename` or `drop` it")
-    if "__metadata__" in bundle.tensors:
-        raise PlanError("safetensors reserves the key `__metadata__`", code="key-not-storable", help="`rename` or `drop` it")
-
-
 def _layout_shards(bundle: Bundle, shard_size: int) -> Layout:
     shards = list(_cut(bundle.tensors, shard_size))
     names = [_SINGLE_NAME] if len(shards) == 1 else [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
@@ -222,7 +229,7 @@ def _layout_shards(bundle: Bundle, shard_size: int) -> Layout:
     files = [file for file, _ in placed]
     patches = [header for _, header in placed]
     if len(shards) > 1:
-        text = _index_text(bundle.tensors, {key: name for name, shard in zip(names, shards, strict=True) for key in shard})
+        text = index_text(bundle.tensors, {key: name for name, shard in zip(names, shards, strict=True) for key in shard})
         files.append(FileLayout(_INDEX_NAME, len(text)))
         patches.append(Patch(_INDEX_NAME, 0, text))
     stale = partial(_is_stale, frozenset(file.name for file in files))
@@ -233,18 +240,13 @@ def _cut(tensors: Mapping[str, Expr], shard_size: int) -> Iterator[dict[str, Exp
     shard: dict[str, Expr] = {}
     filled = 0
     for key, expr in tensors.items():
-        if shard and filled + expr.spec.nbytes > shard_size:
+        nbytes = expr.spec.nbytes
+        if shard and filled + nbytes > shard_size:
             yield shard
             shard, filled = {}, 0
         shard[key] = expr
-        filled += expr.spec.nbytes
+        filled += nbytes
     yield shard
-
-
-def _index_text(tensors: Mapping[str, Expr], weight_map: Mapping[str, str]) -> bytes:
-    """The index as the transformers library writes it."""
-    total = sum(expr.spec.nbytes for expr in tensors.values())
-    return (json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _is_stale(kept: frozenset[str], name: str) -> bool:
@@ -253,15 +255,18 @@ def _is_stale(kept: frozenset[str], name: str) -> bool:
 
 def _place(name: str, tensors: Mapping[str, Expr], metadata: Mapping[str, str]) -> tuple[FileLayout, Patch]:
     """One file: its placements, and its header as the reference library spells it."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    rows = [f'"__metadata__":{to_json(dict(metadata))}'] if metadata else []
     placed: list[tuple[str, Expr, int]] = []
     rel_start = 0
+    known: dict[TensorSpec, tuple[int, str]] = {}
     for key, expr in sorted(tensors.items(), key=lambda item: -item[1].spec.dtype.bits):
-        rel_stop = rel_start + expr.spec.nbytes
-        header[key] = {"dtype": CODE_OF[expr.spec.dtype], "shape": expr.spec.shape, "data_offsets": (rel_start, rel_stop)}
+        if expr.spec not in known:
+            known[expr.spec] = expr.spec.nbytes, described(expr.spec)
+        nbytes, told = known[expr.spec]
+        rows.append(f'{encode_basestring(key)}:{{{told},"data_offsets":[{rel_start},{rel_start + nbytes}]}}')
         placed.append((key, expr, rel_start))
-        rel_start = rel_stop
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        rel_start += nbytes
+    text = f"{{{','.join(rows)}}}".encode()
     data_start = _data_start(8 + len(text), placed)
     nbytes = data_start - 8
     if nbytes > HEADER_LIMIT:
@@ -277,8 +282,8 @@ def _data_start(header_stop: int, placed: Iterable[tuple[str, Expr, int]]) -> in
     for _, expr, rel_start in placed:
         for extent in expr.view() or ():
             if extent.codec is None and extent.nbytes:
-                remainder = (extent.start - rel_start) % _PAGE
+                remainder = (extent.start - rel_start) % PAGE
                 votes[remainder] = votes.get(remainder, 0) + extent.nbytes
             rel_start += extent.nbytes
     winner = max(votes, key=lambda remainder: (votes[remainder], -remainder), default=0)
-    return least if winner % 8 or votes.get(winner, 0) < _WORTH_PADDING else least + (winner - least) % _PAGE
+    return least if winner % 8 or votes.get(winner, 0) < _WORTH_PADDING else least + (winner - least) % PAGE

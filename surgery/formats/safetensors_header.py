@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain, filterfalse
 from math import prod
-from operator import itemgetter
+from operator import itemgetter, sub
 from typing import Any
 
 from surgery.dtypes import DTYPES
-from surgery.errors import CorruptFile, UnsupportedFeature
+from surgery.errors import CorruptFile, PlanError, UnsupportedFeature
 from surgery.expr import Expr, Stored
-from surgery.formats.base import ReadAt
+from surgery.formats.base import Bundle, ReadAt
 from surgery.tensors import Extent, SourceFile, TensorSpec
 
 HEADER_LIMIT = 100_000_000
 """The format's own cap on the bytes of a header."""
 AXES_LIMIT = 64
+PAGE = 4096
+"""Block size of the file systems that can share blocks between files."""
 
 CODES = {
     "BOOL": DTYPES["bool"],
@@ -68,7 +72,10 @@ def read_header(file: SourceFile, read: ReadAt) -> tuple[dict[str, Any], int]:
 def parse_object(raw: bytes, what: str, file: SourceFile, start: int) -> dict[str, Any]:
     """A JSON object without duplicate keys; nothing that JSON itself lacks (NaN, lone surrogates) gets through."""
     try:
-        parsed = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        text = raw.decode()
+        parsed = json.loads(text, parse_constant=_no_constant)
+        if type(parsed) is not dict or not _nothing_lost(text, parsed):
+            parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         if type(parsed) is not dict:
             raise ValueError("it is not an object")
         "".join(parsed).encode()
@@ -79,6 +86,14 @@ def parse_object(raw: bytes, what: str, file: SourceFile, start: int) -> dict[st
     else:
         return parsed
     raise corrupt(f"{what} of {file.path} is not the JSON it should be", file, start, start + len(raw), fault)
+
+
+def _nothing_lost(text: str, parsed: dict[str, Any]) -> bool:
+    """Whether it is sure that no key occurs twice: all strings of the text are there, as keys and as values down to the second level."""
+    inner = [value for value in parsed.values() if type(value) is dict]
+    values = chain(parsed.values(), chain.from_iterable(map(dict.values, inner)))
+    strings = len(parsed) + sum(map(len, inner)) + list(map(type, values)).count(str)
+    return "\\" not in text and text.count('"') == 2 * strings
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,10 +120,45 @@ def metadata_of(file: SourceFile, header: Mapping[str, Any], data_start: int) ->
     return dict(metadata)
 
 
-def tensors_of(file: SourceFile, header: Mapping[str, Any], data_start: int) -> Iterator[tuple[str, Expr]]:
+Place = tuple[int, int, TensorSpec, str]
+"""What a header says of a tensor: start and stop, counted from where the data begins, spec and key."""
+
+
+def tensors_of(file: SourceFile, header: Mapping[str, Any], data_start: int) -> dict[str, Expr]:
     """Keys with their extents in data order; checks that the ranges fill the data without overlap or hole."""
+    places = _sound_places(header, file.nbytes - data_start)
+    if places is None:
+        places = sorted(_places(file, header, data_start), key=itemgetter(0, 1))
+        _refuse_gaps(file, places, data_start)
+    return {key: Stored(Extent(file, data_start + start, stop - start, spec)) for start, stop, spec, key in places}
+
+
+def _sound_places(header: Mapping[str, Any], nbytes: int) -> Iterable[Place] | None:
+    """All tensors, where they stand in data order and nothing is wrong, looked at column by column; otherwise None."""
+    keys = [key for key in header if key != "__metadata__"]
+    infos = [header[key] for key in keys]
+    try:
+        offsets = [info["data_offsets"] for info in infos]
+        shapes = [info["shape"] for info in infos]
+        kinds = [(info["dtype"], *info["shape"]) for info in infos]
+        known = {kind: _spec(kind[0], list(kind[1:])) for kind in set(kinds)}
+        starts, stops = [start for start, _ in offsets], [stop for _, stop in offsets]
+    except (LookupError, TypeError, ValueError):
+        return None
+    types = {*map(type, starts), *map(type, stops), *map(type, chain.from_iterable(shapes))}
+    if types - {int} or {*map(type, shapes)} - {list} or any(size < 0 for spec in known.values() for size in spec.shape):
+        return None
+    if [*starts, nbytes] != [0, *stops]:
+        return None
+    sizes = {kind: spec.nbytes for kind, spec in known.items()}
+    if list(map(sizes.__getitem__, kinds)) != list(map(sub, stops, starts)):
+        return None
+    return zip(starts, stops, map(known.__getitem__, kinds), keys, strict=True)
+
+
+def _refuse_gaps(file: SourceFile, places: Iterable[Place], data_start: int) -> None:
     position = data_start
-    for start, stop, spec, key in sorted(_entries(file, header, data_start), key=itemgetter(0, 1)):
+    for start, stop, _, key in places:
         start, stop = data_start + start, data_start + stop
         if start != position:
             fault = "overlaps the tensor before it" if start < position else f"leaves a hole of {start - position:,} bytes before it"
@@ -116,12 +166,11 @@ def tensors_of(file: SourceFile, header: Mapping[str, Any], data_start: int) -> 
         if stop > file.nbytes:
             raise corrupt(f"`{key}` would end behind the end of {file.path}", file, start, stop, f"the file has {file.nbytes:,} bytes")
         position = stop
-        yield key, Stored(Extent(file, start, stop - start, spec))
     if position != file.nbytes:
         raise corrupt(f"{file.path} has bytes that belong to no tensor", file, position, file.nbytes)
 
 
-def _entries(file: SourceFile, header: Mapping[str, Any], data_start: int) -> Iterator[tuple[int, int, TensorSpec, str]]:
+def _places(file: SourceFile, header: Mapping[str, Any], data_start: int) -> Iterator[Place]:
     specs: dict[tuple[Any, ...], TensorSpec] = {}  # models have few different specs: a million keys share them
     for key, info in header.items():
         if key == "__metadata__":
@@ -178,3 +227,28 @@ def corrupt(title: str, file: SourceFile, start: int, stop: int, fact: str = "")
     """The error for bytes `start` to `stop` of a file that contradict the format."""
     where = f"{file.path}, bytes {start:,} to {stop:,}"
     return CorruptFile(title, notes=[fact, where], help="the source is damaged or still being written; copy it again")
+
+
+to_json = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+"""JSON as the reference library spells it."""
+
+
+def described(spec: TensorSpec) -> str:
+    """The fields of a tensor's entry that tell its spec."""
+    return f'"dtype":"{CODE_OF[spec.dtype]}","shape":{to_json(spec.shape)}'
+
+
+def index_text(tensors: Mapping[str, Expr], weight_map: Mapping[str, str]) -> bytes:
+    """The index as the transformers library writes it."""
+    total = sum(expr.spec.nbytes for expr in tensors.values())
+    rows = json.dumps(weight_map, sort_keys=True, separators=(",\n    ", ": "))[1:-1]  # with `indent`, json is ten times slower
+    return f'{{\n  "metadata": {{\n    "total_size": {total}\n  }},\n  "weight_map": {{\n    {rows}\n  }}\n}}\n'.encode()
+
+
+def refuse_text(bundle: Bundle) -> None:
+    """The header is UTF-8 and reserves one key; surrogates stand for bytes that are not."""
+    for key in (*filterfalse(str.isascii, bundle.tensors), *bundle.metadata, *bundle.metadata.values()):
+        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
+            raise PlanError(f"safetensors cannot hold {key!r}: it is not UTF-8", code="key-not-storable", help="`rename` or `drop` it")
+    if "__metadata__" in bundle.tensors:
+        raise PlanError("safetensors reserves the key `__metadata__`", code="key-not-storable", help="`rename` or `drop` it")

@@ -20,16 +20,17 @@ from surgery.formats.base import Disk, Indexed
 from surgery.formats.tf_codecs import CODECS, TF_STRING, TF_VARIANT
 from surgery.formats.tf_entries import Header, Piece, Whole, read_entries, read_header
 from surgery.formats.tf_layout import layout as layout
+from surgery.formats.tf_layout import relabel as relabel
 from surgery.formats.tf_object_graph import GRAPH_KEY, MOST_GRAPH_BYTES
 from surgery.formats.tf_slices import check_tiling, slice_key
 from surgery.formats.tf_table import COPY_AGAIN, has_magic, read_table, shown
 from surgery.tensors import Extent, Fingerprint, SourceFile
 
-__all__ = ["NAME", "OPTIONS", "SUMMARY", "TF_STRING", "TF_VARIANT", "index", "layout", "locate"]
+__all__ = ["NAME", "OPTIONS", "SUMMARY", "TF_STRING", "TF_VARIANT", "index", "layout", "locate", "relabel"]
 
 NAME = "tf"
 SUMMARY = "TensorFlow V2 checkpoint (PREFIX.index and PREFIX.data-*), also inside a SavedModel"
-OPTIONS = frozenset({"shard_size", "latest"})
+OPTIONS = frozenset({"shard_size", "latest", "align"})
 
 _DATA_FILE = re.compile(r"(?s)(.+)\.data-\d{5,}-of-\d{5,}")
 _ABSENT = Fingerprint(-1, 0, 0, 0)

@@ -6,6 +6,7 @@ TensorFlow would write for the same data files.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -14,7 +15,8 @@ from typing import NamedTuple
 from surgery.errors import KeyCollisionError, PlanError, listed, plural
 from surgery.expr import Assemble, Expr, Stored
 from surgery.formats import tf_state
-from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, Update, refuse_dtypes
+from surgery.formats.base import Bundle, FileLayout, Indexed, Layout, Patch, Placement, Update, refuse_dtypes
+from surgery.formats.in_place import not_in_place, stored_under_new_names
 from surgery.formats.tf_codecs import CODECS, TF_STRING, encode_strings
 from surgery.formats.tf_entries import NUMBERS, Piece, write_entry, write_header
 from surgery.formats.tf_object_graph import GRAPH_KEY, follow, unrestorable
@@ -42,6 +44,10 @@ _READ_IN_SLICES = frozenset(
 )
 """The dtypes of which TensorFlow reads a slice of a whole tensor (facts of RestoreV2, checked for float16)."""
 
+_PAGE = 4096
+"""Block size of the file systems that can share blocks between files."""
+_WORTH_ALIGNING = 64 << 10
+
 
 class _Placed(NamedTuple):
     key: str
@@ -52,8 +58,9 @@ def layout(bundle: Bundle) -> Layout:
     """Place every tensor in `PREFIX.data-*` and have `seal` make `PREFIX.index`; `bundle.path` is the prefix.
 
     Options: `shard_size` (bytes; a data file ends before the tensor that would exceed it), `latest` (False leaves the file `checkpoint`
-    alone). Checksums are CRC-32C; `seal` needs one for every placement, a codec's own for strings and variants. An object graph
-    follows the keys; where it has to change, its tensor is a patch and no placement.
+    alone), `align` (leave gaps, so that file systems can share blocks with the source). Checksums are CRC-32C; `seal` needs one for every
+    placement, a codec's own for strings and variants. An object graph follows the keys; where it has to change, its tensor is a patch
+    and no placement.
 
     Raises:
         PlanError: a dtype, key or path that a bundle cannot have, or an object graph that cannot follow.
@@ -66,7 +73,7 @@ def layout(bundle: Bundle) -> Layout:
     keys = _stored_keys(bundle.tensors)
     graph = follow(bundle)
     known = {} if graph is None else {GRAPH_KEY: encode_strings([graph])}
-    placed = _packed(bundle.tensors, keys, known, bundle.options.get("shard_size"))
+    placed = _packed(bundle.tensors, keys, known, bundle.options.get("shard_size"), bundle.options.get("align", False))
     shards = placed[-1].piece.shard + 1 if placed else 1
     data_names = [f"{name}.data-{shard:05}-of-{shards:05}" for shard in range(shards)]
     patches = [Patch(data_names[piece.shard], piece.start, known[key]) for key, piece in placed if key in known]
@@ -80,6 +87,47 @@ def layout(bundle: Bundle) -> Layout:
         seal=partial(_seal, f"{name}.index", shards, placed, known_checksums),
         updates=(Update(tf_state.FILE_NAME, partial(tf_state.with_newest, name=name), tf_state.is_state),) if latest else (),
         stale=partial(_is_stale, name, frozenset(data_names)),
+        codecs=frozenset(codec.name for codec in CODECS.values()),
+        notes=_notes(bundle, name),
+    )
+
+
+def relabel(bundle: Bundle, source: Indexed, *, grows: bool) -> Layout:
+    """A new index over the data files of `source`, which stay as they are: offsets and checksums are those that they have.
+
+    Nothing `grows` here: the index is a file of its own.
+
+    Raises:
+        PlanError: code `not-in-place` where tensors are dropped, added, changed or sliced, or where an object graph would have to follow;
+            what `layout` finds wrong with keys.
+    """
+    folder, name = _split(source.location)
+    extents = stored_under_new_names(bundle, source)
+    keys = _stored_keys(bundle.tensors)
+    if follow(bundle) is not None:
+        raise not_in_place(bundle, f"its object graph names the keys, and lies in a data file (`{GRAPH_KEY}`)")
+    files: dict[str, list[Placement]] = {}
+    entries = []
+    shards = 1
+    for key, extent in extents.items():
+        data_name = posixpath.basename(extent.file.path)
+        if extent.big_endian:
+            raise not_in_place(bundle, "its data is big-endian, which a new index cannot tell", key)
+        shard, shards = map(int, data_name.removeprefix(f"{name}.data-").split("-of-"))
+        files.setdefault(data_name, []).append(Placement(key, bundle.tensors[key], extent.start))
+        piece = Piece(shard, extent.start, extent.nbytes, keys[key], extent.spec, extent.checksum or 0)
+        entries.append((piece.key, write_entry(piece)))
+    index = write_table(sorted([(b"", write_header(shards)), *entries]))
+    data_files = [file for file in source.files if posixpath.basename(file.path) in files]
+    return Layout(
+        format="tf",
+        folder=folder,
+        files=(
+            *(FileLayout(posixpath.basename(file.path), file.nbytes, tuple(files[posixpath.basename(file.path)]), file) for file in data_files),
+            FileLayout(f"{name}.index", len(index)),
+        ),
+        patches=(Patch(f"{name}.index", 0, index),),
+        stale=lambda found: found == f"{name}.meta",
         codecs=frozenset(codec.name for codec in CODECS.values()),
         notes=_notes(bundle, name),
     )
@@ -147,17 +195,25 @@ def _stored_keys(tensors: Mapping[str, Expr]) -> dict[str, bytes]:
     return stored
 
 
-def _packed(tensors: Mapping[str, Expr], keys: Mapping[str, bytes], known: Mapping[str, bytes], shard_size: int | None) -> list[_Placed]:
-    """The tensors one after the other; their checksums are not known yet."""
+def _packed(tensors: Mapping[str, Expr], keys: Mapping[str, bytes], known: Mapping[str, bytes], shard_size: int | None, align: bool) -> list[_Placed]:
+    """The tensors one after the other; their checksums are not known yet. With `align`, copied ones keep their offset modulo a page."""
     placed = []
     shard = offset = 0
     for key, expr in tensors.items():
         nbytes = len(known[key]) if key in known else _nbytes(expr)
         if shard_size and offset and offset + nbytes > shard_size:
             shard, offset = shard + 1, 0
+        if align and key not in known and nbytes >= _WORTH_ALIGNING:
+            offset += _gap(expr, offset)
         placed.append(_Placed(key, Piece(shard, offset, nbytes, keys[key], expr.spec, 0)))
         offset += nbytes
     return placed
+
+
+def _gap(expr: Expr, offset: int) -> int:
+    """Bytes to be left out so that the tensor lies at the same offset modulo a page as where it is copied from; none if it is computed."""
+    stored = expr.view()
+    return (stored[0].start - offset) % _PAGE if stored else 0
 
 
 def _nbytes(expr: Expr) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
-
 from surgery import formats
-from surgery.errors import RecipeError
+from surgery.errors import PlanError, RecipeError, listed
+from surgery.formats.base import WRITABLE, Indexed, read_only
+from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import Output, State, Step
 from surgery.steps.load import unknown_format
@@ -27,12 +27,15 @@ class Save(Step, Selector):
     shard_size: Size | None = Field(None, description="start a new shard before this many bytes: 5GB")
     metadata: dict[str, str | None] | None = Field(None, description="metadata to add to the source's; null takes one away")
     overwrite: Literal["error", "replace"] = Field("error", description="what to do with an output that exists")
+    in_place: bool = Field(False, description="give a loaded checkpoint, which `path` is, other keys and metadata without moving its tensors")
     latest: bool | None = Field(None, description="TensorFlow: name this save as newest in the `checkpoint` file (default true)")
+    align: bool | None = Field(None, description="TensorFlow: leave gaps, so that file systems can share blocks with the source (default false)")
     carry: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="companion files to take along: [config.json, tokenizer*]")
     edit: dict[str, dict[str, Any]] | None = Field(None, description="fields to set in carried JSON files: {config.json: {vocab_size: 50304}}")
+    manifest: bool = Field(True, description="write beside the output what it was made from, so that the next run can tell that it is up to date")
 
     def format_name(self) -> str | None:
-        """The format, from the field or from the path's suffix."""
+        """The format, from the field or from the path's suffix; in place, only the loaded checkpoint tells it."""
         return self.format or formats.by_suffix(self.path)
 
     def lint(self) -> Iterator[RecipeError]:
@@ -40,16 +43,27 @@ class Save(Step, Selector):
         yield from unknown_format(self.format)
         yield from impossible_path(self.path)
         name = self.format_name()
-        if name is None:
+        if self.in_place:
+            yield from self._lint_in_place()
+        elif name is None:
             yield self._format_needed()
         elif name in formats.NAMES:
             known = formats.by_name(name).OPTIONS
-            for option in ("shard_size", "latest"):
+            if formats.by_name(name).layout is read_only:
+                yield RecipeError(f"{name} is only read here", code="read-only-format", at=("format",) if self.format else ("path",), help=WRITABLE)
+            for option in ("shard_size", "latest", "align"):
                 if getattr(self, option) is not None and option not in known:
                     yield RecipeError(f"the format {name} has no option `{option}`", code="unknown-option", at=(option,), help="leave it out")
         yield from self._lint_shards()
         if self.edit and not self.carry:
             yield RecipeError("`edit` changes carried files, and none is carried", code="bad-option", at=("edit",), help="add `carry: [config.json]`")
+
+    def _lint_in_place(self) -> Iterator[RecipeError]:
+        for option in ("format", "shard_size", "carry", "edit", "latest", "align"):
+            if getattr(self, option) is not None:
+                yield RecipeError(
+                    f"in place, `{option}` has no meaning", code="bad-option", at=(option,), help="leave it out: the files stay as they are"
+                )
 
     def _format_needed(self) -> RecipeError:
         help = f"add `format:` ({', '.join(formats.NAMES)}) or a suffix such as .safetensors or .npz"
@@ -74,21 +88,38 @@ class Save(Step, Selector):
         options: dict[str, Any] = {}
         if self.shard_size is not None:
             options["shard_size"] = parse_size(self.shard_size)
-        if self.latest is not None:
-            options["latest"] = self.latest
+        for option in ("latest", "align"):
+            if getattr(self, option) is not None:
+                options[option] = getattr(self, option)
+        source = self._replaced(state) if self.in_place else None
         output = Output(
             step=state.step,
             path=self.path,
-            format=self.format_name() or "",
+            format=source.format if source else self.format_name() or "",
             table=table,
             metadata=self.metadata or {},
             options=options,
-            overwrite=self.overwrite == "replace",
+            overwrite=self.overwrite == "replace" or self.in_place,
             carry=tuple(self.carry or ()),
             edit=self.edit or {},
+            manifest=self.manifest,
+            in_place=source.location if source else "",
         )
         notes = () if table else (f"{self.path}: the output is empty",)
         return state._replace(outputs=(*state.outputs, output), notes=(*state.notes, *notes), faults=(*state.faults, *chosen.faults))
+
+    def _replaced(self, state: State) -> Indexed:
+        """The loaded checkpoint that this save gives other keys."""
+        loaded = state.catalog.checkpoints
+        if self.path not in loaded:
+            raise PlanError(
+                f"no step loads `{self.path}`, which is to be renamed in place",
+                code="not-in-place",
+                at=("path",),
+                notes=[f"loaded are {listed(list(loaded))}" if loaded else "nothing is loaded"],
+                help="give the path exactly as `load` has it",
+            )
+        return loaded[self.path]
 
 
 STEP = Save

@@ -1,0 +1,131 @@
+"""Cutting a computed tensor into regions that fit the memory and read well. Pure.
+
+Strips are the rule: parts that stay in the processor's cache, and are contiguous in the output. Where a strip would read its source in
+small bits (a transposed tensor), the tensor is taken whole if it fits the budget, and in tiles if it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import inf, prod
+from typing import NamedTuple
+
+from surgery.expr import Expr, Stored, is_encoded
+from surgery.regions import Region, extent_of, runs, whole
+from surgery.tensors import Codec, StreamCodec
+
+STRIP = 2 << 20
+"""Bytes of all arrays of one strip; measured: more leaves the cache, less costs calls."""
+_LARGEST_PART = 64 << 20
+"""Bytes of all arrays of the strips that make up one task; enough work for a thread, small enough for several of them."""
+_GOOD_RUN = 256 << 10
+"""From here on it does not matter how long the pieces are that are read."""
+_OBJECT_BYTES = 48
+"""A string in an object array: the pointer and the head of the object."""
+
+
+class Part(NamedTuple):
+    """A region of a tensor for one task, to be computed in blocks of `block_bytes`, at the cost of `working_bytes`.
+
+    `contiguous`: it is one run of the tensor in C order, and so is every block of it.
+    """
+
+    region: Region
+    block_bytes: int
+    working_bytes: int
+    contiguous: bool
+
+
+def parts(expr: Expr, budget: int) -> Iterator[Part]:
+    """Cut a tensor with elements into parts, in C order where they are contiguous, each at a cost of at most `budget` where that is possible.
+
+    An encoded tensor is never cut, since every part would decode it again, and neither is a single element.
+    """
+    everything = whole(expr.spec.shape)
+    arrays = 1 if expr.allocates else 2  # what was not made anew is put in order before it is written
+    strip = min(STRIP, budget // arrays)
+    first = everything if is_encoded(expr) else next(blocks(expr, everything, strip))
+    if 2 * shortest_run(expr, first) >= min(_GOOD_RUN, shortest_run(expr, everything)) and not is_encoded(expr):
+        for region in blocks(expr, everything, max(_LARGEST_PART, strip)):
+            yield Part(region, strip, min(_cost(expr, region), max(arrays * strip, _cost(expr, first))), True)
+    elif is_encoded(expr) or _cost(expr, everything) <= budget:
+        yield Part(everything, _cost(expr, everything), _cost(expr, everything), True)
+    else:
+        for tile in _tiles(expr, everything, budget):
+            yield Part(tile, _cost(expr, tile), _cost(expr, tile), False)
+
+
+def _cost(expr: Expr, region: Region) -> int:
+    """Memory for a region and for what is put in order of it, strip by strip, while it is written."""
+    out = prod(extent_of(region)) * expr.spec.dtype.itemsize
+    return working_bytes(expr, region) + (0 if expr.allocates else min(out, STRIP))
+
+
+def blocks(expr: Expr, region: Region, budget: int) -> Iterator[Region]:
+    """Cut a region into regions that, one after the other, are it in C order and, where that is possible, cost at most `budget` bytes."""
+    yield from _cut(expr, region, 0, budget)
+
+
+def _cut(expr: Expr, region: Region, axis: int, budget: int) -> Iterator[Region]:
+    cost = working_bytes(expr, region)
+    if cost <= budget or axis == len(region):
+        yield region
+        return
+    start, stop = region[axis]
+    rows = stop - start
+    if rows <= 1:
+        yield from _cut(expr, region, axis + 1, budget)
+        return
+    step = min(rows - 1, max(1, rows * budget // cost))
+    for low in range(start, stop, step):  # rows may differ in cost, so each slab is looked at anew; only single rows are cut across
+        yield from _cut(expr, (*region[:axis], (low, min(low + step, stop)), *region[axis + 1 :]), axis, budget)
+
+
+def _tiles(expr: Expr, region: Region, budget: int) -> Iterator[Region]:
+    """Boxes that read and write in runs as long as the budget allows: square where two axes pull in different ways."""
+    sizes = list(extent_of(region))
+    written = max(axis for axis, size in enumerate(sizes) if size > 1)
+    read = min((axis for axis, size in enumerate(sizes) if size > 1), key=lambda axis: shortest_run(expr, _narrowed(region, axis)))
+    for axis, size in enumerate(sizes):
+        if axis not in (read, written) and _cost(expr, whole(tuple(sizes))) > budget:
+            sizes[axis] = 1
+            rest = _cost(expr, whole(tuple(sizes)))
+            sizes[axis] = min(size, max(1, budget // rest))
+    while _cost(expr, whole(tuple(sizes))) > budget and max(sizes[read], sizes[written]) > 1:
+        longer = max(read, written, key=lambda axis: sizes[axis])
+        sizes[longer] = -(-sizes[longer] // 2)
+    ranges = [range(start, stop, step) for (start, stop), step in zip(region, sizes, strict=True)]
+    for corner in product(*ranges):
+        yield tuple((low, min(low + step, stop)) for low, step, (_, stop) in zip(corner, sizes, region, strict=True))
+
+
+def _narrowed(region: Region, axis: int) -> Region:
+    start, _ = region[axis]
+    return (*region[:axis], (start, start + 1), *region[axis + 1 :])
+
+
+def shortest_run(expr: Expr, region: Region) -> float:
+    """Bytes of the shortest piece that has to be read for a region of `expr`; infinite where nothing is."""
+    if isinstance(expr, Stored):
+        return runs(expr.spec.shape, region)[0] * expr.spec.dtype.itemsize if prod(extent_of(region)) else inf
+    return min((shortest_run(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True)), default=inf)
+
+
+def working_bytes(expr: Expr, region: Region) -> int:
+    """An upper bound of the memory that `evaluate` holds for this region: each node's array, all at once, and encoded tensors whole.
+
+    Not counted: temporaries of fixed size (a span that is read, a piece of a cast or fill), and the whole of an `orthogonal` fill.
+    """
+    size = prod(extent_of(region))
+    if size and isinstance(expr, Stored) and expr.extent.codec is not None:
+        return _decoding_bytes(expr.extent.codec, expr)
+    own = size * max(expr.spec.dtype.itemsize, 1) if expr.allocates else 0
+    return own + sum(working_bytes(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True))
+
+
+def _decoding_bytes(codec: Codec, stored: Stored) -> int:
+    """What a tensor costs that is decoded whole; elements that vary in length lie beside the bytes that they were cut from."""
+    if isinstance(codec, StreamCodec):
+        return stored.spec.nbytes
+    return 2 * stored.extent.nbytes + stored.spec.size * _OBJECT_BYTES
