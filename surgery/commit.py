@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from os.path import basename, dirname, join
+from os.path import dirname, join
 from threading import Lock
 from typing import Self
 
@@ -149,7 +149,8 @@ class Staging:
         for edit in edits:
             files.close(files.open_for_writing(join(self._folder, edit.name)))  # a refusal is told while nothing has changed
         last_look()
-        files.unlink(self.path(_STAYS))  # from here on there is nothing to go on with: what dies now is cleaned up by anybody
+        if self._resume:
+            files.unlink(self.path(_STAYS))  # from here on there is nothing to go on with: what dies now is cleaned up by anybody
         if len(names) == 1 and not edits and not {*plan.remove, *plan.replaces_index} - {manifest}:
             self._commit_one(names[0], plan)
         else:
@@ -158,8 +159,6 @@ class Staging:
 
     def _commit_one(self, name: str, plan: Journal) -> None:
         """One change of names, then the manifest: while an older one stands beside the new file, it does not fit that."""
-        if self._resume:
-            files.unlink(self.path(_STAYS))  # what is left when the process dies behind the next line must not stay
         files.rename(self.path(name), join(self._folder, name))
         for manifest in plan.files[:-1]:
             files.rename(self.path(manifest), join(self._folder, manifest))
@@ -287,8 +286,7 @@ def _roll_forward(folder: str, staged: str, journal: Journal) -> None:
 
 
 def _discard(staged: str) -> None:
-    """Remove a staging folder, its journal before its files: a journal beside half of its files would be rolled forward."""
-    files.unlink(join(staged, _STAYS))
+    """Remove a staging folder, its journal before all else: a journal beside half of its files would be rolled forward."""
     journal = join(staged, JOURNAL)
     if files.exists(journal):
         files.unlink(journal)
@@ -377,7 +375,7 @@ def leftover_bytes(folder: str) -> dict[str, int]:
         with _where_permitted():
             lock = files.lock_folder(staged)
             if lock is not None:
-                name = basename(staged) if files.exists(join(staged, _STAYS)) else ""
+                name = staged.rpartition("/")[2] if files.exists(join(staged, _STAYS)) else ""
                 dead[name] = dead.get(name, 0) + (0 if _is_foreign(staged) else files.allocated_bytes(staged))
                 files.unlock(lock)
     return dead

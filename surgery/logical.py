@@ -53,7 +53,8 @@ def plan(recipe: Recipe, catalog: Catalog) -> LogicalPlan:
     if state.faults:
         raise gather(state.faults)
     sources = {indexed.location: indexed for indexed in catalog.checkpoints.values()}
-    return LogicalPlan(recipe, sources, state.outputs, state.checks, state.dropped, tuple(_left_over(state)), state.notes, state.table)
+    told = (f"{location}: {note}" for location, indexed in sources.items() for note in indexed.notes)
+    return LogicalPlan(recipe, sources, state.outputs, state.checks, state.dropped, tuple(_left_over(state)), (*told, *state.notes), state.table)
 
 
 def _left_over(state: State) -> list[tuple[str, str]]:

@@ -175,7 +175,8 @@ def _relabelled(bundle: Bundle, output: Output, logical: LogicalPlan, places: Ma
         raise not_in_place(bundle, f"its files lie in another folder, {folder}")
     linked = [edit.name for edit in _left_in_place(layout, places[folder])[1] if edit.name in places[folder].linked]
     if linked:
-        raise not_in_place(bundle, f"{posixpath.join(folder, linked[0])} is a link, or has another name elsewhere that would change too")
+        path = posixpath.normpath(posixpath.join(folder, linked[0]))
+        raise not_in_place(bundle, f"{path} is a link, or has another name elsewhere that would change too")
     return layout
 
 

@@ -87,10 +87,7 @@ class Work:
         """Take back what a run that died may have written for this task, so that it finds the holes of a new file."""
         if isinstance(task, VerifyExtent):
             return
-        if isinstance(task, ComputeBlock):
-            ranges = _ranges(task, task.region)
-        else:
-            ranges = iter([(task.start, bytes_of(task))])
+        ranges = _ranges(task, task.region) if isinstance(task, ComputeBlock) else [(task.start, bytes_of(task))]
         with self.stagings[task.output].opened(task.file) as target:
             for start, nbytes in ranges:
                 files.clear_range(target, start, start + nbytes)

@@ -246,6 +246,7 @@ def run_surgery(arguments: list[str]) -> tuple[str, int]:
             code = main(arguments)
     finally:
         signal.signal(signal.SIGTERM, handler)
+        gc.unfreeze()
         if collecting:
             gc.enable()
     return out.getvalue(), code

@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from scenarios import SCENARIOS, Stage
 from writers import CHANGES, Fault, Surgery, copy, snapshot, values
 
-MOMENTS = int(os.environ.get("SURGERY_KILL_MOMENTS", "156"))
+MOMENTS = int(os.environ.get("SURGERY_KILL_MOMENTS", "200"))
 DATA = Path(__file__).parents[1] / "data" / "tf"
 KILLED = -9
 
@@ -74,6 +75,8 @@ def after_one_call(stage: Stage, folder: Path, *, writer: bool, what: str) -> st
         first = next(iter(stage.scenario.outputs))
         assert again.code == (0 if values(folder / first) is not None else 1), again.text
         assert not again.code or "Failed to find any matching files" in again.text or "Couldn't find" in again.text
+        assert stage.write(folder).code == 0
+        assert snapshot(folder) == stage.after  # whatever a manifest says
     except AssertionError as error:
         raise AssertionError(what) from error
     return f"reader: {state}"
@@ -83,13 +86,13 @@ def share(moments: int) -> int:
     return -(-moments // len(SCENARIOS))
 
 
-TIMED = ["new shards", "shards of the same names", "output is input, a file", "state file"]
+TIMED = ["new shards", "shards of the same names", "output is input, a file", "state file", "in place, several shards", "computed in tiles"]
 
 
 @pytest.mark.parametrize("stage", TIMED, indirect=True)
 def test_a_command_killed_by_the_clock_is_wholly_old_or_wholly_new(stage: Stage) -> None:
     dice = random.Random(stage.name)
-    command = partial(subprocess.Popen, [sys.executable, "-m", "surgery", "run", "recipe.json", "--force"], stdout=subprocess.DEVNULL)
+    command = partial(subprocess.Popen, [sys.executable, "-m", "surgery", "run", "recipe.json"], stdout=subprocess.DEVNULL)
     began = time.monotonic()
     assert command(cwd=copy(stage.folder, "timed")).wait() == 0
     seconds = time.monotonic() - began
@@ -104,7 +107,16 @@ def test_a_command_killed_by_the_clock_is_wholly_old_or_wholly_new(stage: Stage)
     print(f"{stage.name}: {seen.total()} kills within {seconds:.2f} s, then {dict(seen)}")
 
 
-JOURNALED = ["new bundle", "more shards to fewer", "fewer shards to more", "shards of the same names", "state file", "output is input, shards"]
+JOURNALED = [
+    "new bundle",
+    "more shards to fewer",
+    "fewer shards to more",
+    "shards of the same names",
+    "state file",
+    "output is input, shards",
+    "in place, one file",
+    "in place, several shards",
+]
 
 
 @pytest.mark.parametrize("stage", JOURNALED, indirect=True)
@@ -114,7 +126,9 @@ def test_a_kill_during_recovery_is_made_good_by_the_next_call(stage: Stage) -> N
     for number, at in enumerate(journaled(stage, dice, max(2, share(MOMENTS) // 4))):
         folder = copy(stage.folder, f"{number}")
         assert stage.write(folder, Fault("after", at)).code == KILLED
-        steps = len(stage.read(copy(folder, "counted")).calls)
+        counted = copy(stage.folder, "counted")  # killed likewise: a journal is not obeyed in a copy of its folder
+        assert stage.write(counted, Fault("after", at)).code == KILLED
+        steps = len(stage.read(counted).calls)
         fault = Fault(dice.choice(["before", "after", "torn"]), dice.randint(1, steps))
         assert stage.read(folder, fault).code == KILLED
         what = repeat("during_recovery", stage, f"call {at} of the run, and in the recovery at {fault}")
@@ -124,9 +138,60 @@ def test_a_kill_during_recovery_is_made_good_by_the_next_call(stage: Stage) -> N
 
 
 def journaled(stage: Stage, dice: random.Random, count: int) -> list[int]:
-    """Calls after which a killed run leaves a journal: from the last flush of a folder before the first rename, to the last rename."""
-    first, last = stage.calls.index("rename"), len(stage.calls) - 1 - stage.calls[::-1].index("rename")
+    """Calls after which a killed run leaves a journal: from the last one before the first rename or change in place, to the last rename."""
+    first = min(stage.calls.index(name) for name in ("rename", "utime") if name in stage.calls)
+    last = len(stage.calls) - 1 - stage.calls[::-1].index("rename")
     return [dice.randint(first, last + 1) for _ in range(count)]
+
+
+RESUMED = [
+    "new shards",
+    "new zip",
+    "replaced bundle",
+    "fewer shards to more",
+    "two saves",
+    "output is input, shards",
+    "in place, several shards",
+    "computed in strips",
+    "computed in tiles",
+]
+
+
+@pytest.mark.parametrize("stage", RESUMED, indirect=True)
+def test_a_run_that_is_killed_and_resumed_ends_as_an_undisturbed_one(stage: Stage) -> None:
+    dice = random.Random(f"resumed {stage.name}")
+    seen: Counter[str] = Counter()
+    for number in range(share(MOMENTS)):
+        folder = copy(stage.folder, f"{number}")
+        faults = [Fault(dice.choice(["before", "after", "torn"]), dice.randint(1, len(stage.calls))) for _ in range(dice.randint(1, 3))]
+        what = repeat("killed_and_resumed", stage, [fault[:2] for fault in faults])
+        for fault in faults:
+            killed = stage.write(folder, fault, "--resume")
+            assert killed.code in (KILLED, 0), what
+            assert stage.read(folder).code in (0, 1), what
+            stage.outcome(folder)
+            seen["killed" if killed.code else "done"] += 1
+        finished = tasks_finished(folder)
+        again = stage.write(folder, None, "--resume")
+        assert again.code == 0, what + again.text
+        done = again.text.endswith("up to date\n")
+        assert done or ("were there already" in again.text) == (finished > 0), what + again.text
+        assert snapshot(folder) == stage.after, what
+        seen["up to date" if done else "resumed" if finished else "begun anew"] += 1
+        shutil.rmtree(folder)
+    print(f"{stage.name}: {dict(seen)}")
+
+
+def tasks_finished(folder: Path) -> int:
+    """How many tasks the logs beside staged files tell of: whole lines but the first of each. A manifest may be left when these are in place."""
+    own = (".surgery", "surgery.json")
+    logs = (log for log in folder.rglob(".tasks.surgery") if any(not other.name.endswith(own) for other in log.parent.iterdir()))
+    return sum(max(0, sum(map(is_whole, log.read_bytes().split(b"\n"))) - 1) for log in logs)
+
+
+def is_whole(line: bytes) -> bool:
+    check, _, text = line.partition(b" ")
+    return check == b"%08x" % crc32(text) and text != b""
 
 
 class TestOutputIsInputAsABundleOfTensorFlow:
@@ -172,7 +237,7 @@ class TestOutputIsInputAsABundleOfTensorFlow:
 
 def test_the_kills_go_through_every_call_that_changes_storage(tmp_path: Path, surgery: Surgery) -> None:
     called: set[str] = set()
-    for number, name in enumerate(("new bundle", "fewer shards to more", "new zip")):
+    for number, name in enumerate(("new bundle", "fewer shards to more", "in place, one file")):
         root = tmp_path / f"{number}"
         root.mkdir()
         called |= set(Stage(name, SCENARIOS[name], root, surgery).calls)

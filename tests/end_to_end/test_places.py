@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 AS_NOBODY = """
 import os, sys
 from surgery.__main__ import main
-import surgery.commit, surgery.execute
+import concurrent.futures.thread, hashlib, json, traceback, surgery.execute, surgery.up_to_date
 assert main(["plan", "recipe.json"]) == 0
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
@@ -64,6 +64,7 @@ HOPELESS = {
     "a file as a folder of shards": (f"{NO_FOLDER}in.safetensors/a: in.safetensors is a file\n", {**shards("1MB"), "path": "in.safetensors/a"}),
     "a link to nothing": (f"{NO_FOLDER}dangling: dangling is a link to nowhere, which is not there\n", {"path": "dangling/m.npz"}),
     "a long name": (f"{TOO_LONG}, and this output needs one of 264\n", {"path": f"{'é' * 125}m.npz"}),
+    "a long name of a manifest": (f"{TOO_LONG}, and this output needs one of 256\n", {"path": f"{'x' * 239}.npz"}),
     "a long name of a folder": (f"{TOO_LONG}, and this output needs one of 256\n", {"path": f"{'x' * 256}/m.npz"}),
     "a name of staging": ("error[bad-name]: '.m.surgery' cannot be the name of an output file\n", {"path": "out/.m.surgery", "format": "npz"}),
 }
@@ -201,7 +202,7 @@ class TestMany:
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, **few)
         with_recipe(tmp_path, *({**shards("4B"), "path": f"again-{number}"} for number in range(3)), source="many")
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, **few)
-        assert len(list((tmp_path / "again-2").iterdir())) == 2001
+        assert len(list((tmp_path / "again-2").iterdir())) == 2002  # with the index and the manifest
         assert values(tmp_path / "again-2") == {key.replace("source", "new"): data for key, data in tensors.items()}
 
     def test_two_saves_into_one_folder_are_both_in_its_state_file(self, tmp_path: Path, surgery: Surgery) -> None:
@@ -261,12 +262,13 @@ class TestMany:
         with_recipe(tmp_path, shards("10KB"))
         assert surgery.run(tmp_path, "run", "recipe.json", "--force").code == 0
         found = sorted(path.name for path in (tmp_path / "out").iterdir())
-        assert found == [*(f"model-{number:05}-of-00006.safetensors" for number in range(1, 7)), "model.safetensors.index.json"]
+        assert found == [*(f"model-{number:05}-of-00006.safetensors" for number in range(1, 7)), "model.safetensors.index.json", "surgery.json"]
 
     def test_the_input_is_replaced_after_all_other_outputs(self, tmp_path: Path, surgery: Surgery) -> None:
         with_recipe(tmp_path, {"path": "in.safetensors", "overwrite": "replace"}, {"path": "other.npz"})
         first = surgery.run(tmp_path, "run", "recipe.json", "--force").calls.index("rename") + 1
-        (tmp_path / "other.npz").unlink()
+        for path in (tmp_path / "other.npz", *tmp_path.glob("*.surgery.json")):
+            path.unlink()
         (tmp_path / "in.safetensors").write_bytes(safetensors(SOURCE))
         assert surgery.run(tmp_path, "run", "recipe.json", "--force", fault=Fault("after", first)).code == -9
         assert (values(tmp_path / "in.safetensors"), values(tmp_path / "other.npz")) == (SOURCE, NEW)

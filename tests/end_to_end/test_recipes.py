@@ -190,6 +190,42 @@ def test_gpt2_conv1d_to_linear_turns_weights_and_drops_masks_only(tmp_path: Path
     assert values(target, "h.0.attn.c_proj.weight") == [[0, 2], [1, 3]]
 
 
+def test_gpt2_split_qkv_makes_three_tensors_of_one_and_leaves_masks(tmp_path: Path) -> None:
+    source = checkpoint(
+        tmp_path / "gpt2.safetensors",
+        {
+            "h.0.attn.bias": counted(1, 1, 4, 4),
+            "h.0.attn.c_attn.weight": counted(2, 6),
+            "h.0.attn.c_attn.bias": counted(6),
+            "h.0.attn.c_proj.weight": counted(2, 2),
+        },
+        "safetensors",
+    )
+    target = tmp_path / "split.safetensors"
+    run("gpt2-split-qkv", source=source, target=target)
+    assert specs(target) == {
+        "h.0.attn.bias": "f32[1,1,4,4]",
+        "h.0.attn.q_proj.weight": "f32[2,2]",
+        "h.0.attn.k_proj.weight": "f32[2,2]",
+        "h.0.attn.v_proj.weight": "f32[2,2]",
+        "h.0.attn.q_proj.bias": "f32[2]",
+        "h.0.attn.k_proj.bias": "f32[2]",
+        "h.0.attn.v_proj.bias": "f32[2]",
+        "h.0.attn.c_proj.weight": "f32[2,2]",
+    }
+    assert values(target, "h.0.attn.q_proj.weight") == [[0, 1], [6, 7]]
+    assert values(target, "h.0.attn.v_proj.weight") == [[4, 5], [10, 11]]
+    assert values(target, "h.0.attn.k_proj.bias") == [2, 3]
+
+
+def test_gpt2_split_qkv_takes_rows_of_linear_weights(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "linear.safetensors", {"h.0.attn.c_attn.weight": counted(6, 1), "h.0.attn.c_attn.bias": counted(6)}, "safetensors")
+    target = tmp_path / "split.safetensors"
+    run("gpt2-split-qkv", source=source, target=target, axis=0)
+    assert values(target, "h.0.attn.k_proj.weight") == [[2], [3]]
+    assert values(target, "h.0.attn.k_proj.bias") == [2, 3]
+
+
 def test_merge_two_under_scopes_fills_what_neither_has(tmp_path: Path) -> None:
     step = counted(1, dtype="int64")
     encoder = checkpoint(tmp_path / "a.ckpt", {"layer_0/kernel": counted(2, 2), "global_step": step}, "tf")
@@ -257,6 +293,7 @@ def test_reshard_writes_shards_an_index_and_the_companions(tmp_path: Path) -> No
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
+        "surgery.json",
     ]
     assert json.loads((target / "model.safetensors.index.json").read_text()) == {
         "metadata": {"total_size": 64},

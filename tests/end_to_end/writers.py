@@ -6,6 +6,7 @@ take a minute. Storage is counted below the package, at the functions of `os` an
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
@@ -16,12 +17,14 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
-CHANGES = ("open", "mkdir", "rmdir", "rename", "unlink", "ftruncate", "pwrite", "fsync", "copy_file_range")
+CHANGES = ("open", "mkdir", "rmdir", "rename", "unlink", "ftruncate", "pwrite", "write", "utime", "fsync", "copy_file_range")
+MOVES = ("pwrite", "write", "copy_file_range", "sendfile")
 READS = ("pread", "preadv")
 STEPS = 4096  # bytes that a source or target serves at most per call where it serves short
 
@@ -31,7 +34,7 @@ class Fault(NamedTuple):
 
     `action`: `count` nothing; `before`, `after`, `torn` the process is gone before it, behind it, in the middle of its bytes; `refuse` the call
     raises `errno`, `refuse-on` so do all later ones; `short` every transfer is a short one; `interrupt` SIGINT arrives at the call. With `calls`
-    only these functions count.
+    only these functions count; `close` does for files that may have been written. The kernel `lacks` some.
     """
 
     action: str = "count"
@@ -39,14 +42,19 @@ class Fault(NamedTuple):
     errno: int = 0
     calls: tuple[str, ...] = CHANGES
     real_flush: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
-    """How a command ended (its exit code, -9 if it was killed), what it printed, and the storage functions it called, in order."""
+    """How a command ended (its exit code, -9 if it was killed), what it printed, and the storage functions it called, in order.
+
+    `within` are the functions of `surgery.files` that these calls were made in, by their qualified names, with the number of the first call.
+    """
 
     code: int
     text: str
     calls: tuple[str, ...]
+    within: Mapping[str, int]
 
 
 class Surgery:
@@ -62,19 +70,21 @@ class Surgery:
         self._server.stdin.write(json.dumps([str(folder), arguments, fault or Fault()]) + "\n")
         self._server.stdin.flush()
         code, text, calls = json.loads(self._server.stdout.readline())
-        return Outcome(code, text, tuple(calls.split()))
+        counted, _, within = calls.partition("|")
+        return Outcome(code, text, tuple(counted.split()), json.loads(within or "{}"))
 
     def close(self) -> None:
         """End the server."""
         self._server.communicate()
 
 
-def safetensors(tensors: Mapping[str, bytes]) -> bytes:
-    """A safetensors file of float32 vectors, put together by hand."""
+def safetensors(tensors: Mapping[str, bytes], width: int = 0) -> bytes:
+    """A safetensors file of float32 vectors, or of matrices of `width` columns, put together by hand."""
     header: dict[str, Any] = {}
     start = 0
     for key, data in tensors.items():
-        header[key] = {"dtype": "F32", "shape": [len(data) // 4], "data_offsets": [start, start + len(data)]}
+        shape = [len(data) // 4 // width, width] if width else [len(data) // 4]
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [start, start + len(data)]}
         start += len(data)
     text = json.dumps(header).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
@@ -82,15 +92,30 @@ def safetensors(tensors: Mapping[str, bytes]) -> bytes:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder, by relative path; a staging folder is one entry, and so is an empty one."""
+    """Everything below a folder, by relative path; a staging folder is one entry, and so is an empty one.
+
+    A manifest stands for what it says: whether the outputs are those of its run, by their sizes, times and inodes.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         inside = [part for part in path.relative_to(folder).parts[:-1] if part.endswith(".surgery")]
         if path.is_file() and not inside:
-            found[str(path.relative_to(folder))] = path.read_bytes()
+            found[str(path.relative_to(folder))] = told(path, folder) if path.name.endswith("surgery.json") else path.read_bytes()
         elif path.is_dir() and not inside and (path.name.endswith(".surgery") or not any(path.iterdir())):
             found[str(path.relative_to(folder))] = b"(folder)"
     return found
+
+
+TRUE, STALE = b"(manifest of what is here)", b"(manifest of something else)"
+
+
+def told(manifest: Path, folder: Path) -> bytes:
+    """Whether all outputs in a manifest, whose paths are relative to `folder`, are there as it says."""
+    outputs = json.loads(manifest.read_bytes())["outputs"]
+    assert outputs
+    stamps = {folder / path: tuple(stamp.values()) for output in outputs for path, stamp in output["files"].items()}
+    found = {path: path.stat() for path in stamps if path.exists()}
+    return TRUE if {path: (status.st_ino, status.st_mtime_ns, status.st_size) for path, status in found.items()} == stamps else STALE
 
 
 def copy(folder: Path, name: str) -> Path:
@@ -113,16 +138,20 @@ def values(path: Path) -> dict[str, bytes] | None:
         raise
 
 
-def arm(fault: Fault, log: list[str]) -> None:
+def arm(fault: Fault, log: list[str], within: dict[str, int]) -> None:
     """Put counting functions in place of those of `os`; only in a process that runs a single command."""
     number = itertools.count(1)
     lock = threading.Lock()
 
     def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def counting(*args: Any, **options: Any) -> Any:
+            if name == "close" and not _is_writable(*args):
+                return call(*args)
             with lock:
                 here = next(number)
                 log.append(name)
+                for function in _functions_of_files(sys._getframe(1)):
+                    within.setdefault(function, here)
             if fault.action == "short":
                 return call(*_shortened(name, args), **options)
             if here == fault.at:
@@ -133,15 +162,32 @@ def arm(fault: Fault, log: list[str]) -> None:
 
         return counting
 
+    for name in fault.lacks:
+        setattr(os, name, _lacking)
     for name in fault.calls:
-        if name == "flock":
-            fcntl.flock = counted(name, fcntl.flock)
-        else:
-            setattr(os, name, counted(name, getattr(os, name)))
+        module = fcntl if name in ("flock", "ioctl") else os
+        setattr(module, name, counted(name, getattr(module, name)))
+
+
+def _lacking(*_: object) -> None:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def _is_writable(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _functions_of_files(frame: FrameType | None) -> Iterator[str]:
+    while frame is not None:
+        if "/surgery/files/" in frame.f_code.co_filename:
+            yield frame.f_code.co_qualname
+        frame = frame.f_back
 
 
 def _strike(fault: Fault, name: str, call: Callable[..., Any], args: Any, options: Any) -> None:
     if fault.action == "refuse":
+        if name == "close":  # the descriptor is gone all the same
+            call(*args)
         raise OSError(fault.errno, os.strerror(fault.errno))
     if fault.action == "interrupt":
         os.kill(os.getpid(), signal.SIGINT)
@@ -149,7 +195,7 @@ def _strike(fault: Fault, name: str, call: Callable[..., Any], args: Any, option
         with suppress(OSError):  # what was to be removed may be missing
             if fault.action == "after":
                 call(*args, **options)
-            elif fault.action == "torn" and name in ("pwrite", "copy_file_range"):
+            elif fault.action == "torn" and name in MOVES:
                 call(*_shortened(name, args, half=True), **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -163,6 +209,9 @@ def _shortened(name: str, args: Any, *, half: bool = False) -> Any:
     if name == "pwrite":
         descriptor, data, offset = args
         return descriptor, memoryview(data)[: cut(len(data))], offset
+    if name == "write":
+        descriptor, data = args
+        return descriptor, memoryview(data)[: cut(len(data))]
     if name == "pread":
         descriptor, nbytes, offset = args
         return descriptor, cut(nbytes), offset
@@ -172,6 +221,9 @@ def _shortened(name: str, args: Any, *, half: bool = False) -> Any:
     if name == "copy_file_range":
         source, target, nbytes, *offsets = args
         return source, target, cut(nbytes), *offsets
+    if name == "sendfile":
+        target, source, offset, nbytes = args
+        return target, source, offset, cut(nbytes)
     return args
 
 
@@ -192,14 +244,16 @@ def _serve() -> None:
 
 def _command(main: Callable[[list[str]], int], folder: str, arguments: list[str], fault: Fault, text: int, calls: int) -> None:
     log: list[str] = []
+    within: dict[str, int] = {}
+    write = os.write
     os.chdir(folder)
     for stream in (1, 2):
         os.dup2(text, stream)
-    arm(fault, log)
+    arm(fault, log, within)
     code = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(calls, " ".join(log).encode())
+    write(calls, f"{' '.join(log)}|{json.dumps(within)}".encode())
     os._exit(code)
 
 

@@ -12,8 +12,10 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from surgery import casting, initializers
+from surgery.blocking import blocks, working_bytes
 from surgery.dtypes import DTYPES, numpy_dtype
-from surgery.expr import Assemble, Cast, Expr, Fill, Stored, Transpose, blocks, evaluate, working_bytes
+from surgery.expr import Assemble, Cast, Expr, Fill, Slice, Stored, Transpose, evaluate
+from surgery.joined import Joined
 from surgery.regions import extent_of, whole
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
 
@@ -53,9 +55,9 @@ def describe(expr):
 
 def grow(draw, data, dtype, shape, depth):
     """A random tree of this spec, top down."""
-    kinds = [stored, stored, filled]
+    kinds = [stored, stored, joined, filled]
     if depth:
-        kinds += [transposed] + [converted] * (dtype.kind != "bool") + [assembled, assembled] * (len(shape) > 0)
+        kinds += [transposed, sliced] + [converted] * (dtype.kind != "bool") + [assembled, assembled] * (len(shape) > 0)
     return draw(st.sampled_from(kinds))(draw, data, dtype, shape, depth)
 
 
@@ -76,6 +78,17 @@ def swapped(values, dtype):
     return b"".join(raw[start : start + word][::-1] for start in range(0, len(raw), word))
 
 
+def joined(draw, data, dtype, shape, depth):
+    """Cut anywhere, even within an element, and with gaps between the parts."""
+    numbers = draw(st.binary(min_size=prod(shape), max_size=prod(shape)))
+    values = (np.frombuffer(numbers, np.uint8) % (2 if dtype.kind == "bool" else 7)).reshape(shape).astype(numpy_dtype(dtype))
+    raw, ranges = values.tobytes(), []
+    for start, stop in pairwise([0, *sorted(draw(st.lists(st.integers(0, len(raw)), max_size=3))), len(raw)]):
+        ranges.append((FILE, len(data), stop - start))
+        data += raw[start:stop] + bytes(draw(st.integers(0, 3)))
+    return Joined(TensorSpec(dtype, shape), tuple(ranges)), values
+
+
 def filled(draw, data, dtype, shape, depth):
     init = draw(st.sampled_from(["zeros", "ones", *([{"uniform": {"min": 0, "max": 6}}] if dtype.is_float else [])]))
     spec, initializer, seed = TensorSpec(dtype, shape), initializers.parse(init), draw(st.integers(0, 3))
@@ -90,6 +103,16 @@ def transposed(draw, data, dtype, shape, depth):
         inner[axis] = size
     expr, values = grow(draw, data, dtype, tuple(inner), depth - 1)
     return Transpose(expr, order), values.transpose(order)
+
+
+def sliced(draw, data, dtype, shape, depth):
+    """Of a larger tensor; often as large as it along most axes, since what it is part of may then be copied."""
+    margins = [draw(st.just((0, 0)) | st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in shape]
+    larger = tuple(low + size + high for (low, high), size in zip(margins, shape, strict=True))
+    expr, values = grow(draw, data, dtype, larger, depth - 1)
+    origin = tuple(low for low, _ in margins)
+    window = tuple(slice(low, low + size) for low, size in zip(origin, shape, strict=True))
+    return Slice(expr, origin, shape), values[(*window, ...)]
 
 
 def converted(draw, data, dtype, shape, depth):
@@ -153,13 +176,13 @@ def test_the_bytes_behind_a_view_are_the_computed_bytes(tree):
 
 @given(trees(), st.integers(1, 400))
 def test_blocks_one_after_the_other_are_the_tensor(tree, budget):
-    joined = b"".join(evaluate(tree.expr, region, tree.read).tobytes() for region in blocks(tree.expr, budget))
+    joined = b"".join(evaluate(tree.expr, region, tree.read).tobytes() for region in blocks(tree.expr, whole(tree.expr.spec.shape), budget))
     assert joined == tree.values.tobytes()
 
 
 @given(trees(), st.integers(1, 400))
 def test_a_block_keeps_the_budget_unless_it_is_one_element(tree, budget):
-    for region in blocks(tree.expr, budget):
+    for region in blocks(tree.expr, whole(tree.expr.spec.shape), budget):
         assert working_bytes(tree.expr, region) <= budget or prod(extent_of(region)) == 1
 
 

@@ -166,3 +166,20 @@ def test_the_package_reads_a_tensorflow_checkpoint_as_safetensors(tf: Any, safet
     assert found.keys() == reader.get_variable_to_shape_map().keys()
     for key, array in found.items():
         np.testing.assert_array_equal(array, reader.get_tensor(key), strict=True)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_package_reads_what_was_renamed_in_place(safetensors_numpy: Any, tmp_path: Path, sharded: bool) -> None:
+    arrays = random_arrays()
+    path = tmp_path / ("model" if sharded else "model.safetensors")
+    safetensors_numpy.save_file(arrays, tmp_path / "in.safetensors")
+    run(load(tmp_path / "in.safetensors"), save(path, **({"format": "safetensors", "shard_size": 200} if sharded else {})))
+    files = sorted(path.glob("*.safetensors")) if sharded else [path]
+    before = [(file.stat().st_ino, file.stat().st_size) for file in files]
+    run(load(path), {"rename": {"match": r"\.", "to": "/"}}, save(path, in_place=True))
+    assert [(file.stat().st_ino, file.stat().st_size) for file in files] == before
+    found = {key: array for file in files for key, array in safetensors_numpy.load_file(file).items()}
+    assert found.keys() == {key.replace(".", "/") for key in arrays}
+    for key, array in arrays.items():
+        ours = found[key.replace(".", "/")]
+        assert (ours.dtype, ours.shape, ours.tobytes()) == (array.dtype, array.shape, array.tobytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,11 @@ pytestmark = pytest.mark.peers
 SLICES_ONLY = {("float16", True)}
 """Types that TensorFlow cannot read whole where they are partitioned."""
 ONE_PLAIN_SHARD = [prefix for prefix in BUNDLES if BUNDLES[prefix]["num_shards"] == 1 and not any(tensor.slices for tensor in expected(prefix))]
+
+
+def renamable_in_place(prefix: str) -> bool:
+    """Whether a bundle has only whole, little-endian tensors, and no object graph that keeps their keys."""
+    return not any(tensor.slices or tensor.key == GRAPH_KEY.encode() for tensor in expected(prefix)) and "big_endian" not in prefix
 
 
 def with_values(prefix: str) -> list[Expected]:
@@ -129,3 +135,15 @@ def test_tensorflow_takes_the_graph_key_for_a_string_where_it_was_renamed(tf: An
     (ours,) = restore(tf, tmp_path / "m", [f"old/{GRAPH_KEY}".encode()], ["string"])
     (theirs,) = restore(tf, DATA / "object" / "plain-1", [GRAPH_KEY.encode()], ["string"])
     assert ours.numpy() == theirs.numpy()
+
+
+@pytest.mark.parametrize("prefix", [prefix for prefix in BUNDLES if renamable_in_place(prefix)])
+def test_tensorflow_restores_what_was_renamed_in_place(tf: Any, tmp_path: Path, prefix: str) -> None:
+    """The index is new; the data files are the very same ones."""
+    for file in DATA.glob(f"{prefix}.*"):
+        shutil.copy(file, tmp_path / file.name)
+    copy = tmp_path / Path(prefix).name
+    before = {file.name: (file.stat().st_ino, file.read_bytes()) for file in tmp_path.glob("*.data-*")}
+    run(load(copy), {"rename": {"match": "^", "to": "new/scope/"}}, save(copy, in_place=True))
+    assert {file.name: (file.stat().st_ino, file.read_bytes()) for file in tmp_path.glob("*.data-*")} == before
+    assert_restores(tf, prefix, copy, b"new/scope/")

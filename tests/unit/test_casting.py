@@ -427,3 +427,21 @@ def test_big_endian_and_strided_arrays_come_out_little_endian_in_order():
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1)])
 def test_shapes_stay(shape):
     assert cast(np.ones(shape, np.float32), DTYPES["bfloat16"]).shape == shape
+
+
+# ---- in the order of memory
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (0, 2, 1)])
+def test_a_transposed_array_is_cast_as_it_lies(order):
+    values = np.arange(2 * 3 * 5, dtype=np.float32).reshape(2, 3, 5).transpose(order)
+    result = cast(values, DTYPES["float64"])
+    assert result.tolist() == values.tolist()
+    assert [stride // 8 for stride in result.strides] == [stride // 4 for stride in values.strides]
+
+
+@pytest.mark.parametrize("window", [np.s_[::2, 1:], np.s_[:, ::-1], np.s_[1], np.s_[:, 2:3], np.s_[:0]], ids=str)
+def test_an_array_with_holes_or_turned_round_is_cast_in_its_own_order(window):
+    values = np.arange(6 * 5, dtype=np.float32).reshape(6, 5)[window]
+    assert cast(values, DTYPES["float64"]).tolist() == values.tolist()
+    assert cast(values.T, DTYPES["int16"], rounding="nearest").tolist() == values.T.tolist()

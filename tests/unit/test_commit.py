@@ -151,6 +151,61 @@ def test_a_killed_commit_is_wholly_old_or_wholly_new(tmp_path: Path, scenario: S
     assert len(outcomes) > 20
 
 
+class TestManifest:
+    """The file that tells of the others: with them in a set, right after a single one, never before it."""
+
+    SET = {"m-1-of-2": b"new 1", "m-2-of-2": b"new 2", "m.index": b"new index"}
+
+    def write(self, folder: Path, new: dict[str, bytes], told: bytes | None) -> None:
+        with Staging.open(str(folder), "m") as staging:
+            for name, data in ({**new, "m.json": told} if told else new).items():
+                staging.create(name)
+                staging.write(name, 0, data)
+            staging.commit(list(new), manifest="m.json")
+
+    @pytest.mark.parametrize("told", [b"new manifest", None])
+    @pytest.mark.parametrize("old", [{}, {"m.npz": b"old", "m.json": b"old manifest"}], ids=["new", "replaced"])
+    def test_of_a_single_file_it_lags_behind_and_never_runs_ahead(self, tmp_path: Path, old: dict[str, bytes], told: bytes | None) -> None:
+        states: list[dict[str, bytes]] = []
+        for event in range(1, 100):
+            folder = tmp_path / str(event)
+            fill(folder, old)
+            died = dies_at(event, lambda folder=folder: self.write(folder, {"m.npz": b"new"}, told))  # type: ignore[misc]
+            assert recover(str(folder)) == []  # one change of names: no journal
+            clean(str(folder))
+            states += [content(folder)] if content(folder) not in states[-1:] else []
+            if not died:
+                break
+        lagging = {"m.npz": b"new"} | {name: data for name, data in old.items() if name == "m.json"}
+        last = {"m.npz": b"new"} | ({"m.json": told} if told else {})
+        assert states == [old, *([lagging] if lagging != last else []), last]
+
+    @pytest.mark.parametrize("told", [b"new manifest", None])
+    def test_of_a_set_it_is_as_old_as_the_set(self, tmp_path: Path, told: bytes | None) -> None:
+        old = OLD | {"m.json": b"old manifest"}
+        new = BYSTANDER | self.SET | ({"m.json": told} if told else {})
+        outcomes = []
+        for event in range(1, 1000):
+            folder = tmp_path / str(event)
+            fill(folder, old)
+            died = dies_at(event, lambda folder=folder: self.write(folder, self.SET, told))  # type: ignore[misc]
+            recover(str(folder))
+            clean(str(folder))
+            assert content(folder) in (old, new), event
+            outcomes.append(content(folder) == new)
+            if not died:
+                break
+        assert outcomes == sorted(outcomes)
+        assert [outcomes[0], outcomes[-1]] == [False, True]
+
+    def test_a_folder_by_its_name_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "m.json").mkdir()
+        with pytest.raises(ApplyError) as caught:
+            self.write(tmp_path, {"m.npz": b"new"}, b"told")
+        assert caught.value.code == "folder-in-the-way"
+        assert content(tmp_path) == {"m.json": b"(folder)"}
+
+
 def assert_not_mixed(seen: dict[str, bytes], scenario: Scenario) -> None:
     """Where an index can be seen, it stands beside its own data."""
     index = list(scenario.new)[-1]
@@ -569,7 +624,7 @@ class TestLeftovers:
         copied = shutil.copytree(tmp_path / "out", tmp_path / "copied")
         assert recover(str(copied)) == []
         clean(str(copied))
-        assert commit.leftover_bytes(str(copied)) == 0
+        assert commit.leftover_bytes(str(copied)) == {"": 0}
         with pytest.raises(ApplyError) as caught:
             Staging.open(str(copied), "m")
         assert (caught.value.code, caught.value.title) == ("foreign-journal", f"{copied}/.m.surgery is not of a run in this folder")

@@ -237,6 +237,7 @@ class TestMovingRanges:
 
     def test_a_copy_call_that_claims_the_end_too_early_is_not_believed(self, pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+        monkeypatch.setattr(os, "sendfile", lambda *_: 0)
         assert files.copy_range(pair[0], 0, 1000, pair[1], 0) == (0, 0, 1000)
         assert os.pread(pair[1], 1000, 0) == pattern(1000)
 
@@ -314,10 +315,12 @@ class TestFaults:
             "error[disk-full]: cannot write out/model.safetensors: no space left on device\n  help: free space on that file system, or save elsewhere"
         )
 
-    @pytest.mark.parametrize("call", ["copy_file_range", "pwrite"])
+    @pytest.mark.parametrize("call", ["copy_file_range", "sendfile", "pwrite"])
     def test_a_full_disk_while_copying_names_the_target(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
         (tmp_path / "a").write_bytes(b"abc")
         monkeypatch.setattr(os, "copy_file_range", failing(errno.EXDEV))
+        if call == "pwrite":
+            monkeypatch.setattr(os, "sendfile", failing(errno.EINVAL))
         monkeypatch.setattr(os, call, failing(errno.ENOSPC))
         with open(tmp_path / "a", "rb") as a, open(tmp_path / "b", "w+b") as b, pytest.raises(ApplyError) as caught:
             files.copy_range(a.fileno(), 0, 3, b.fileno(), 0)

@@ -10,6 +10,7 @@ import ast
 import fcntl
 import os
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ import numpy as np
 import pytest
 
 from surgery import patterns
-from surgery.errors import StaleSource, SurgeryError
+from surgery.errors import StaleSource, SurgeryError, UnsupportedFeature
+from surgery.formats.base import required
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden" / "errors"
@@ -51,6 +53,8 @@ STEPS = {
     "open-prefix": "scope: {strip: bert}",
     "bad-path": "load: {path: '', scope: x/}",
     "bad-order": "transpose: {order: [1, 1]}",
+    "bad-split": "split: {match: w, parts: 3, to: [q, k]}",
+    "read-only-format": "save: {path: out.onnx}",
     "format-needed": "save: {path: out/model.ckpt}",
     "unknown-format": "save: {path: out/model, format: safetensor}",
     "unknown-group": "drop: {match: 'layer_(?P<n>\\d+)', where: {m: [8, 32]}}",
@@ -69,6 +73,7 @@ STEPS = {
     "bad-policy": "cast: {dtype: float8_e4m3fn, overflow: inf}",
     "no-cast": "load: {path: tf/dtypes/all}\n  - cast: {keys: [t/string, t/qint8], dtype: float32}",
     "not-computable": "load: {path: tf/object/plain-1, scope: x/}\n  - assert: {keys: x/_CHECKPOINTABLE_OBJECT_GRAPH, close_to: {key: global_step}}",
+    "indivisible": "split: {match: ^bert/, axis: -1, sizes: [2, 2], to: [q, k]}",
     "rank": "transpose: {order: [1, 0]}",
     "no-initializer": "init_missing: {variables: {cls/w: {shape: [2]}, cls/b: {shape: [2]}}}",
     "no-spec": "init_missing: {like: names.index.json, init: zeros}",
@@ -82,6 +87,7 @@ STEPS = {
     "unsupported": "load: {path: object.npy, scope: x/}",
     "checksum": "load: {path: flipped, scope: x/}\n  - save: {path: m.npz}",
     "output-exists": "save: {path: base.npz}",
+    "not-in-place": "drop: {keys: global_step}\n  - load: {path: plain.safetensors}\n  - save: {path: plain.safetensors, in_place: true}",
     "too-many-tensors": "save: {path: one.npy}",
     "bad-prefix": "save: {path: out/checkpoint, format: tf}",
     "bad-name": "save: {path: out/.m.surgery, format: npz}",
@@ -136,6 +142,7 @@ def folder(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         shutil.copy(DATA / "safetensors" / "plain.safetensors", f"two/{name}.safetensors")
     Path("latest/checkpoint").write_text('model_checkpoint_path: "model.ckpt-30"\n')
     os.symlink(DATA / "tf", "tf")
+    shutil.copy(DATA / "safetensors" / "plain.safetensors", "plain.safetensors")
     shutil.copytree(DATA / "safetensors" / "sharded", "sharded")
     Path("sharded/merges.txt").write_text("a b\n")
     for part in ("index", "data-00000-of-00001"):
@@ -172,6 +179,13 @@ def test_not_a_file(folder: Path, surgery: Callable[..., Any], request: pytest.F
 def test_left_over(folder: Path, recipe: Callable[..., str], surgery: Callable[..., Any], request: pytest.FixtureRequest) -> None:
     ran = surgery("run", "--strict", recipe({"load": {"path": "base.npz"}}, {"save": {"path": "m.npz", "match": "^bert/"}}))
     compare("left-over", ran.err, ran.code, request)
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
+    with pytest.raises(UnsupportedFeature) as caught:
+        required("onnx", "onnx")
+    compare("missing-package", f"{caught.value}\n", caught.value.exit_code, request)
 
 
 def test_stale_source(folder: Path, recipe: Callable[..., str], request: pytest.FixtureRequest) -> None:

@@ -72,6 +72,8 @@ def saved(output: Output, wanted: dict[str, Any]) -> dict[str, Any]:
         "overwrite": output.overwrite,
         "carry": list(output.carry),
         "edit": dict(output.edit),
+        "manifest": output.manifest,
+        "in_place": output.in_place,
     }
     return {name: facts[name] for name in wanted}
 

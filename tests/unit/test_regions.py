@@ -2,8 +2,10 @@ from math import prod
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from surgery.regions import span_of, spans, strides_of, whole
+from surgery.regions import runs, span_of, spans, strides_of, whole
 
 
 def test_strides_are_how_far_neighbours_lie_apart():
@@ -43,3 +45,36 @@ def test_spans_hold_the_elements_of_the_region_in_order(shape, longest, gap):
             part = np.lib.stride_tricks.as_strided(values.reshape(-1)[start:stop], extent, values.strides, writeable=False)
             found += part.reshape(-1).tolist()
         assert found == values[tuple(slice(*pair) for pair in region)].reshape(-1).tolist()
+
+
+def elements(shape, region):
+    return np.arange(prod(shape)).reshape(shape)[tuple(slice(*pair) for pair in region)].reshape(-1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "region", "length", "starts"),
+    [
+        ((4, 5), ((1, 3), (0, 5)), 10, [5]),  # whole rows are one run
+        ((4, 5), ((1, 3), (1, 4)), 3, [6, 11]),
+        ((4, 5), ((2, 3), (1, 4)), 3, [11]),
+        ((2, 3, 4), ((0, 2), (1, 3), (0, 4)), 8, [4, 16]),
+        ((2, 3, 4), ((1, 2), (0, 3), (0, 4)), 12, [12]),
+        ((7,), ((2, 5),), 3, [2]),
+        ((), (), 1, [0]),
+    ],
+)
+def test_runs_are_as_long_as_elements_lie_side_by_side(shape, region, length, starts):
+    found, places = runs(shape, region)
+    assert (found, list(places)) == (length, starts)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4), st.integers(1, 5)), max_size=4))
+def test_runs_hold_the_elements_of_the_region_in_order(axes):
+    shape = tuple(size for size, _, _ in axes)
+    region = tuple((low % size, min(low % size + length, size)) for size, low, length in axes)
+    length, starts = runs(shape, region)
+    assert [start + place for start in starts for place in range(length)] == elements(shape, region)
+
+
+def test_an_empty_region_has_runs_of_no_length():
+    assert runs((3, 4), ((1, 1), (0, 4)))[0] == 0

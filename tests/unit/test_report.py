@@ -1,12 +1,15 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import surgery
 from surgery.dtypes import DTYPES
-from surgery.report import checkpoint_json, collapsed, explain, listing, plan_json, plan_text, spec_yaml, tree
+from surgery.report import _without_numbers, checkpoint_json, collapsed, explain, listing, plan_json, plan_text, spec_yaml, tree
 from surgery.tensors import TensorSpec
 
 
@@ -28,6 +31,11 @@ def spec(*shape: int) -> TensorSpec:
 )
 def test_keys_that_differ_in_a_number_share_a_line(rows: dict[str, TensorSpec], lines: list[str]) -> None:
     assert collapsed(rows) == lines
+
+
+@given(st.lists(st.text("a01.9", max_size=6) | st.text("a0\n٣é", max_size=4)))
+def test_keys_as_one_text_lose_their_numbers_as_one_by_one(keys: list[str]) -> None:
+    assert _without_numbers(keys) == [re.sub(r"\d+", "0", key) for key in keys]
 
 
 def test_many_lines_are_cut_and_counted() -> None:
