@@ -24,26 +24,24 @@ from surgery.formats.safetensors_header import (
     CODE_OF,
     HEADER_LIMIT,
     PAGE,
-    corrupt,
     described,
     index_text,
     metadata_of,
-    parse_object,
     read_header,
     refuse_text,
     tensors_of,
     to_json,
 )
 from surgery.formats.safetensors_in_place import relabel as relabel
+from surgery.formats.sharded import index_shards
 from surgery.manifest import is_manifest_name
-from surgery.tensors import SourceFile, TensorSpec
+from surgery.tensors import TensorSpec
 
 NAME = "safetensors"
 SUMMARY = "safetensors file, or sharded folder with an index"
 _SUFFIXES = suffixes(NAME)
 OPTIONS = frozenset({"shard_size"})
 
-_INDEX_LIMIT = 1 << 30
 _INDEX_SUFFIX = ".safetensors.index.json"
 _INDEX_NAME = "model.safetensors.index.json"
 _SINGLE_NAME = "model.safetensors"
@@ -108,9 +106,8 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
         path = posixpath.join(location, found[0])
     companions = _companions(posixpath.dirname(path), disk) if path != location or path.endswith(_INDEX_SUFFIX) else ()
     if path.endswith(_INDEX_SUFFIX):
-        return _index_shards(location, path, companions, disk)
-    file, tensors, metadata = _index_file(path, disk)
-    return Indexed(NAME, location, tensors, metadata, (file,), companions)
+        return index_shards(NAME, location, path, companions, disk, _index_file)
+    return _index_file(path, disk)._replace(location=location, companions=companions)
 
 
 def _companions(folder: str, disk: Disk) -> tuple[str, ...]:
@@ -118,11 +115,11 @@ def _companions(folder: str, disk: Disk) -> tuple[str, ...]:
     return tuple(posixpath.join(folder, name) for name in names if any(fnmatchcase(name, pattern) for pattern in _COMPANIONS))
 
 
-def _index_file(path: str, disk: Disk) -> tuple[SourceFile, dict[str, Expr], dict[str, str]]:
+def _index_file(path: str, disk: Disk) -> Indexed:
     file, read = disk.open(path)
     with _no_garbage_collection():
         header, data_start = read_header(file, read)
-        return file, tensors_of(file, header, data_start), metadata_of(file, header, data_start)
+        return Indexed(NAME, path, tensors_of(file, header, data_start), metadata_of(file, header, data_start), (file,))
 
 
 @contextmanager
@@ -135,59 +132,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _index_shards(location: str, path: str, companions: tuple[str, ...], disk: Disk) -> Indexed:
-    index_file, weight_map = _weight_map(path, disk)
-    folder = posixpath.dirname(path)
-    names = sorted(set(weight_map.values()))
-    absent = [name for name in names if not disk.is_file(posixpath.join(folder, name))]
-    if absent:
-        key = next(key for key, name in weight_map.items() if name == absent[0])
-        raise SourceError(
-            f"{plural(len(absent), 'shard')} of {path} not there: {listed(absent)}",
-            code="missing-shard",
-            notes=[f"{absent[0]} should hold `{key}`"],
-            help="copy or download what is missing",
-            data={"shards": absent},
-        )
-    tensors: dict[str, Expr] = {}
-    metadata: dict[str, str] = {}
-    files = [index_file]
-    notes: list[str] = []
-    for name in names:
-        file, found, said = _index_file(posixpath.join(folder, name), disk)
-        if set(map(weight_map.get, found)) - {name}:
-            stray = next(key for key in found if weight_map.get(key) != name)
-            told = f"the index puts it in {weight_map[stray]}" if stray in weight_map else "the index does not list it"
-            raise corrupt(f"`{stray}` lies in {file.path}, which {path} does not say", file, 0, file.nbytes, told)
-        notes += [f"{file.path} disagrees about metadata `{key}`" for key in said if metadata.get(key, said[key]) != said[key]]
-        metadata = said | metadata
-        tensors |= found
-        files.append(file)
-    if len(tensors) != len(weight_map):
-        key = next(key for key in weight_map if key not in tensors)
-        shard = posixpath.join(folder, weight_map[key])
-        raise corrupt(f"{path} lists `{key}`, which is not in its shard", index_file, 0, index_file.nbytes, f"it should be in {shard}")
-    return Indexed(NAME, location, tensors, metadata, tuple(files), companions, tuple(notes))
-
-
-def _weight_map(path: str, disk: Disk) -> tuple[SourceFile, dict[str, str]]:
-    """Key → shard name, each a plain name in the index's own folder."""
-    file, read = disk.open(path)
-    if file.nbytes > _INDEX_LIMIT:
-        raise corrupt(f"{path} is too large for an index", file, 0, file.nbytes)
-    weight_map = parse_object(read(0, file.nbytes), "the text", file, 0).get("weight_map")
-    if type(weight_map) is not dict:
-        raise corrupt(f"{path} has no mapping `weight_map`", file, 0, file.nbytes)
-    if set(map(type, weight_map.values())) - {str} or not all(map(_is_plain_name, set(weight_map.values()))):
-        key, name = next((key, name) for key, name in weight_map.items() if type(name) is not str or not _is_plain_name(name))
-        raise corrupt(f"{path} puts `{key}` into {name!r}, which is not a name in its folder", file, 0, file.nbytes)
-    return file, weight_map
-
-
-def _is_plain_name(name: str) -> bool:
-    return name not in ("", ".", "..") and name.isprintable() and "/" not in name and "\\" not in name
 
 
 def layout(bundle: Bundle) -> Layout:

@@ -30,6 +30,8 @@ _UTF8 = 0x800
 _ENCRYPTED = 0x2041
 _MIDNIGHT_1980 = (0, 0x21)
 _UNIX_0600 = 0o600 << 16
+LEAST_PADDING = 4
+"""Bytes of the field that pads a local header, as PyTorch has it."""
 _ZIP64_FROM = (1 << 31) - 1
 """Sizes and offsets above this go into zip64 fields: zipfile's limit, half of what the format allows."""
 
@@ -50,11 +52,12 @@ class Member(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A stored member to be written: its local header begins at `start`."""
+    """A stored member to be written: its local header begins at `start`, and has `padding` more bytes than it needs (0 or LEAST_PADDING at least)."""
 
     name: str
     nbytes: int
     start: int
+    padding: int = 0
 
 
 def members(file: SourceFile, read: ReadAt) -> tuple[Member, ...]:
@@ -175,6 +178,8 @@ def local_header(record: Record, crc32: int = 0) -> bytes:
     """What stands before a stored member's content; always with zip64 sizes, as numpy writes it. Its length does not depend on `crc32`."""
     name, flags = _encoded(record.name)
     extra = struct.pack("<2H2Q", 1, 16, record.nbytes, record.nbytes)
+    if record.padding:
+        extra += struct.pack("<2sH", b"FB", record.padding - LEAST_PADDING).ljust(record.padding, b"Z")
     fixed = _LOCAL.pack(b"PK\3\4", 45, flags, STORED, *_MIDNIGHT_1980, crc32, _SATURATED, _SATURATED, len(name), len(extra))
     return fixed + name + extra
 
