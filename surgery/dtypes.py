@@ -42,6 +42,37 @@ class DType(NamedTuple):
         return self.kind in ("bool", "int", "uint", "float", "complex")
 
 
+_GGUF_BLOCKS = {
+    "q1_0": 18,
+    "q2_k": 84,
+    "q3_k": 110,
+    "q4_0": 18,
+    "q4_1": 20,
+    "q4_k": 144,
+    "q5_0": 22,
+    "q5_1": 24,
+    "q5_k": 176,
+    "q6_k": 210,
+    "q8_0": 34,
+    "q8_1": 40,
+    "q8_k": 292,
+    "iq1_m": 56,
+    "iq1_s": 50,
+    "iq2_s": 82,
+    "iq2_xs": 74,
+    "iq2_xxs": 66,
+    "iq3_s": 110,
+    "iq3_xxs": 98,
+    "iq4_nl": 18,
+    "iq4_xs": 136,
+    "mxfp4": 17,
+    "nvfp4": 36,
+    "tq1_0": 54,
+    "tq2_0": 66,
+}
+"""ggml's quantised types and the bytes of a block: an element is a block, in which 32 to 256 numbers share their scales."""
+
+
 def _table() -> dict[str, DType]:
     rows = [
         DType("bool", "bool", "bool", 8, "bool"),
@@ -67,6 +98,7 @@ def _table() -> dict[str, DType]:
         rows += [DType(f"complex{bits}", f"c{bits}", "complex", bits, f"complex{bits}")]
     for name, base in (("qint8", "int8"), ("quint8", "uint8"), ("qint16", "int16"), ("quint16", "uint16"), ("qint32", "int32")):
         rows += [DType(name, name, "quantized", int(base.lstrip("uint")), base)]
+    rows += [DType(f"gguf_{name}", name, "opaque", 8 * nbytes) for name, nbytes in _GGUF_BLOCKS.items()]
     return {row.name: row for row in rows}
 
 
