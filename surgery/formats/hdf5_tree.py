@@ -1,0 +1,97 @@
+"""All of an HDF5 file as paths: datasets as expressions, attributes of groups. Serves the formats `hdf5` and `keras`.
+
+Only hard links are followed, each group once: the file alone decides what is read. What is no tensor is left out, and a note says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from surgery.expr import Expr
+from surgery.formats.hdf5_attributes import attributes
+from surgery.formats.hdf5_content import Content, superblock
+from surgery.formats.hdf5_datasets import read_dataset
+from surgery.formats.hdf5_groups import is_group, links
+from surgery.formats.hdf5_headers import Header, read_header
+
+if TYPE_CHECKING:
+    from surgery.formats.hdf5_attributes import Value
+
+DEPTH_LIMIT = 100
+_NOTES_SHOWN = 20
+
+
+class Tree(NamedTuple):
+    """Datasets by path in the order of the file, attributes by path of their group ("" is the root), and what was left out."""
+
+    tensors: dict[str, Expr]
+    attributes: dict[str, dict[str, Value]]
+    notes: tuple[str, ...]
+
+
+class _Walk:
+    """What was found so far; an object that several links lead to is read once."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self.headers: dict[int, Header] = {}
+        self.groups: dict[int, str] = {}
+        self.read: dict[int, Expr | str] = {}
+        self.tensors: dict[str, Expr] = {}
+        self.attributes: dict[str, dict[str, Value]] = {}
+        self.notes: list[str] = []
+
+    def group(self, header: Header, path: str, depth: int) -> None:
+        """Add a group's attributes and all that is below it."""
+        if depth > DEPTH_LIMIT:
+            raise self.content.fault(f"has groups nested deeper than {DEPTH_LIMIT}", header.address, 16)
+        self.groups[header.address] = path
+        self.attributes[path] = attributes(header)
+        for link in links(header):
+            key = f"{path}/{link.name}" if path else link.name
+            if link.address is None:
+                self.notes.append(f"`{key}` is left out: {link.leads_to} is not followed")
+            elif link.address in self.groups:
+                self.notes.append(f"`{key}` is left out: it is the group `{self.groups[link.address] or '/'}` once more")
+            else:
+                self.object(link.address, key, depth)
+
+    def object(self, address: int, key: str, depth: int) -> None:
+        """Add what a link leads to."""
+        if address not in self.read:
+            header = read_header(self.content, address)
+            if is_group(header):
+                self.group(header, key, depth + 1)
+                return
+            self.read[address] = read_dataset(header, key, attributes(header))
+        found = self.read[address]
+        if isinstance(found, str):
+            self.notes.append(f"`{key}` is left out: {found}, no tensor")
+        else:
+            self.tensors[key] = found
+
+
+def read_root(content: Content) -> Header:
+    """The root group. Raises SourceError."""
+    return read_header(content, superblock(content))
+
+
+def read_tree(content: Content) -> Tree:
+    """Everything that is in a file, without reading any data.
+
+    Raises:
+        CorruptFile: structures that contradict the format, each other or the file's size.
+        UnsupportedFeature: a tensor that is there and cannot be read here.
+    """
+    walk = _Walk(content)
+    walk.group(read_root(content), "", 0)
+    rest = len(walk.notes) - _NOTES_SHOWN
+    more = [f"{rest:,} more are left out"] if rest > 0 else []
+    return Tree(walk.tensors, walk.attributes, (*walk.notes[:_NOTES_SHOWN], *more))
+
+
+def metadata_of(values: dict[str, Value]) -> dict[str, str]:
+    """Attributes as metadata: texts as they are, all else as JSON."""
+    import json
+
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}

@@ -1,0 +1,56 @@
+"""Make the files beside this one: `python make.py`, with h5py 3.16 (HDF5 2.0) and numpy installed."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+HERE = Path(__file__).parent
+MATRIX = np.arange(6, dtype="<f4").reshape(2, 3)
+GRID = np.arange(100, dtype="<i4").reshape(10, 10)
+
+
+def fill(file: h5py.File) -> None:
+    """All kinds of datasets, attributes and links that are read."""
+    for code in ("?", "i1", "<i2", ">i4", "<i8", "u1", ">u2", "<u4", "<u8", "<f2", ">f4", "<f8", ">c8", "<c16"):
+        file[f"types/{np.dtype(code).name}"] = MATRIX.astype(code)
+    for number in range(20):
+        file[f"wide/n{number}"] = np.int16(number)
+        file.attrs[f"a{number}"] = ["x", "yy"] if number % 2 else "text"
+    file.create_dataset("never", (3,), "<f4")
+    file.create_dataset("sevens", (3,), ">i4", fillvalue=7)
+    file.create_dataset("one_chunk", data=GRID, chunks=(10, 10), compression="gzip")
+    file["tied"] = file["sevens"]
+    file["alias"] = h5py.SoftLink("/wide")
+    file["elsewhere"] = h5py.ExternalLink("other.h5", "/w")
+    file["zz"] = file["wide"]
+    file["words"] = ["a", "bb"]
+    file.attrs["count"] = 3
+
+
+def chunk(file: h5py.File) -> None:
+    """Chunks with every filter, at the edge, in both byte orders, and never written."""
+    file.create_dataset("plain", data=GRID, chunks=(3, 4))
+    file.create_dataset("all", data=GRID, chunks=(3, 4), compression="gzip", shuffle=True, fletcher32=True)
+    file.create_dataset("big", data=GRID.astype(">i4"), chunks=(4, 10), compression="gzip", shuffle=True)
+    part = file.create_dataset("part", (10,), "<i4", chunks=(4,), fillvalue=5)
+    part[5:6] = 1
+
+
+for version in ("earliest", "v108", "latest"):
+    with h5py.File(HERE / f"{version}.h5", "w", libver=version, track_order=version != "earliest") as file:
+        fill(file)
+with h5py.File(HERE / "chunks.h5", "w") as file:
+    chunk(file)
+with h5py.File(HERE / "user_block.h5", "w", userblock_size=512) as file:
+    file["w"] = MATRIX
+with h5py.File(HERE / "lzf.h5", "w") as file:
+    file.create_dataset("w", data=GRID, chunks=(5, 5), compression="lzf")
+with h5py.File(HERE / "late_chunks.h5", "w", libver="latest") as file:
+    file.create_dataset("w", data=GRID, chunks=(3, 4))
+with h5py.File(HERE / "external.h5", "w") as file:
+    file.create_dataset("w", (2,), "<f4", external=[("other.bin", 0, 8)])
+with h5py.File(HERE / "virtual.h5", "w", libver="latest") as file:
+    view = h5py.VirtualLayout((2, 3), "<f4")
+    view[:] = h5py.VirtualSource("user_block.h5", "w", (2, 3))
+    file.create_virtual_dataset("w", view)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contract import KEYS, Arrays, FormatContract, bundle
+from disk import FolderDisk
+from executor import RawFile, content, execute
+
+from surgery.dtypes import DTYPES
+from surgery.errors import CorruptFile, PlanError, UnsupportedFeature
+from surgery.expr import Stored
+from surgery.formats import hdf5, keras
+from surgery.tensors import TensorSpec
+
+DATA = Path(__file__).parents[1] / "data" / "keras"
+NEW_KEYS = [*(f"layers/batch_normalization/vars/{number}" for number in range(4)), "layers/dense/vars/0", "layers/dense/vars/1"]
+HELD = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)) | {
+    "bool",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+}
+KERNEL = np.arange(6, dtype="<f4").tobytes()
+
+
+class TestKeras(FormatContract):
+    format = keras
+    filename = "out.weights.h5"
+    holds = HELD
+    keys = tuple(key for key in KEYS if key not in ("/absolute", "trailing/"))
+
+    def index(self, path: str, disk: FolderDisk | None = None) -> hdf5.Indexed:
+        """Without asking `locate`: the contract's keys are none of Keras's."""
+        return keras.index(path, disk or FolderDisk())
+
+    def make(self, folder: Path, arrays: Arrays) -> str:
+        h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+        with h5py.File(folder / "in.weights.h5", "w") as file:
+            for key, array in arrays.items():
+                file[key] = array
+        return str(folder / "in.weights.h5")
+
+
+def loaded(path: Path) -> dict[str, bytes]:
+    return {key: content(expr, FolderDisk()) for key, expr in keras.index(str(path), FolderDisk()).tensors.items()}
+
+
+# Reading
+
+
+@pytest.mark.parametrize("name", ["small.weights.h5", "bfloat16.weights.h5", "small.keras", "small.h5"])
+def test_keras_files_are_recognised_whatever_their_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x.bin").write_bytes((DATA / name).read_bytes())
+    assert keras.locate(str(tmp_path / "x.bin"), FolderDisk()) == str(tmp_path / "x.bin")
+    assert hdf5.locate(str(tmp_path / "x.bin"), FolderDisk()) is None
+
+
+@pytest.mark.parametrize("name", ["earliest.h5", "latest.h5", "user_block.h5"])
+def test_other_hdf5_files_are_not(name: str) -> None:
+    path = str(DATA.parent / "hdf5" / name)
+    assert keras.locate(path, FolderDisk()) is None
+    assert hdf5.locate(path, FolderDisk()) == path
+
+
+@pytest.mark.parametrize("name", ["small.weights.h5", "small.keras"])
+def test_weights_of_keras_3_are_read(name: str) -> None:
+    found = loaded(DATA / name)
+    assert list(found) == NEW_KEYS
+    assert found["layers/dense/vars/0"] == KERNEL
+    assert np.frombuffer(found["layers/batch_normalization/vars/3"], "<f4").tolist() == [60.0, 61.0]
+
+
+def test_weights_of_keras_2_come_in_the_order_of_its_lists() -> None:
+    found = loaded(DATA / "small.h5")
+    assert [key.split("/")[1] + "." + key.rpartition("/")[2] for key in found] == [
+        "zeta.kernel",
+        "zeta.bias",
+        "alpha.gamma",
+        "alpha.beta",
+        "alpha.moving_mean",
+        "alpha.moving_variance",
+    ]
+    assert next(iter(found.values())) == KERNEL
+
+
+def test_bfloat16_is_known_by_the_attribute_that_keras_writes() -> None:
+    expr = keras.index(str(DATA / "bfloat16.weights.h5"), FolderDisk()).tensors["layers/dense/vars/0"]
+    assert str(expr.spec) == "bf16[3,2]"
+    assert content(expr, FolderDisk()).hex() == "0000803f00404040804 0a040".replace(" ", "")
+
+
+def test_configuration_and_version_are_metadata() -> None:
+    old = keras.index(str(DATA / "small.h5"), FolderDisk()).metadata
+    new = keras.index(str(DATA / "small.keras"), FolderDisk()).metadata
+    assert old["keras_version"] == new["keras_version"] == "3.15.1"
+    assert json.loads(old["model_config"])["class_name"] == json.loads(new["model_config"])["class_name"] == "Sequential"
+    assert "layer_names" not in old
+
+
+def test_weights_in_an_archive_are_ranges_of_the_archive() -> None:
+    expr = keras.index(str(DATA / "small.keras"), FolderDisk()).tensors["layers/dense/vars/0"]
+    assert isinstance(expr, Stored)
+    assert (DATA / "small.keras").read_bytes()[expr.extent.start : expr.extent.stop] == KERNEL
+
+
+def test_compressed_weights_in_an_archive_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(DATA / "small.weights.h5", "model.weights.h5")
+    with pytest.raises(UnsupportedFeature, match="is compressed") as fault:
+        keras.index(str(tmp_path / "x.keras"), FolderDisk())
+    assert fault.value.help
+
+
+def test_a_listed_weight_that_is_not_there_is_damage(tmp_path: Path) -> None:
+    stored = (DATA / "small.h5").read_bytes()
+    assert stored.count(b"sequential_3/zeta/bias") == 1
+    (tmp_path / "x.h5").write_bytes(stored.replace(b"sequential_3/zeta/bias", b"sequential_3/zeta/bIas"))
+    with pytest.raises(CorruptFile, match="lists weights that are not there"):
+        keras.index(str(tmp_path / "x.h5"), FolderDisk())
+
+
+# Writing
+
+
+def save(tmp_path: Path, name: str, keys: list[str], dtype: str = "float32", **metadata: str) -> Path:
+    raw, spec = RawFile(tmp_path / "raw.bin"), TensorSpec(DTYPES[dtype], (2,))
+    tensors = {key: raw.tensor(spec, bytes(spec.nbytes)) for key in keys}
+    execute(keras.layout(bundle(str(tmp_path / name), tensors, metadata=metadata)), FolderDisk())
+    return tmp_path / name
+
+
+def test_variables_are_ordered_by_number(tmp_path: Path) -> None:
+    keys = [f"layers/{layer}/vars/{number}" for layer in ("dense", "dense_2", "dense_10") for number in (0, 2, 11)]
+    assert list(loaded(save(tmp_path, "x.weights.h5", list(reversed(keys))))) == keys
+
+
+@pytest.mark.parametrize("scope", ["", "model_weights/"])
+def test_lists_of_keras_2_keep_the_order_of_the_output(tmp_path: Path, scope: str) -> None:
+    keys = [f"{scope}{name}" for name in ("z/z/kernel:0", "z/z/bias:0", "a/kernel:0")] + ["optimizer_weights/Adam/m"]
+    path = save(tmp_path, "x.h5", keys, backend="tensorflow", keras_version="2.15.0")
+    assert keras.locate(str(path), FolderDisk()) == str(path)
+    assert list(loaded(path)) == keys
+    assert keras.index(str(path), FolderDisk()).metadata == {"backend": "tensorflow", "keras_version": "2.15.0"}
+
+
+def test_a_list_too_long_for_an_attribute_is_cut_as_keras_cuts_it(tmp_path: Path) -> None:
+    keys = [f"{number:05}{'x' * 500}/w" for number in reversed(range(300))]
+    path = save(tmp_path, "x.h5", keys)
+    assert list(loaded(path)) == keys
+    assert b"layer_names2" in path.read_bytes()
+
+
+def test_bfloat16_survives_both_layouts(tmp_path: Path) -> None:
+    for name in ("x.weights.h5", "x.h5"):
+        (expr,) = keras.index(str(save(tmp_path, name, ["a/vars/0"], "bfloat16")), FolderDisk()).tensors.values()
+        assert str(expr.spec) == "bf16[2]"
+
+
+@pytest.mark.parametrize(("name", "keys", "code"), [("x.h5", ["w"], "key-not-storable"), ("x.keras", ["a/w"], "bad-option")])
+def test_what_keras_could_not_load_is_refused(tmp_path: Path, name: str, keys: list[str], code: str) -> None:
+    with pytest.raises(PlanError) as fault:
+        save(tmp_path, name, keys)
+    assert fault.value.code == code
+    assert fault.value.help
