@@ -172,10 +172,14 @@ def _unknown(path: str, disk: Disk, format: str | None) -> SourceError | NotFoun
 
 
 def target_spec(wanted: Reads, disk: Disk) -> Mapping[str, Wanted]:
-    """The tensors of a target: a YAML file with `variables:`, an index (names only where its shards are absent), or a checkpoint."""
+    """The tensors of a target: a YAML file with `variables:`, a graph, an index (names only where its shards are absent), or a checkpoint."""
     path = wanted.path
     if path.endswith((".yaml", ".yml")) and disk.is_file(path):
         return _spelled_out(path, disk)
+    if path.endswith(".meta") and disk.is_file(path):
+        from surgery.formats.tf_meta import variables
+
+        return {key: Wanted(spec) for key, spec in variables(path, disk).items()}
     if path.endswith(".index.json") and disk.is_file(path):
         names = _index_names(path, disk)
         if names is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from surgery import formats
 from surgery import steps as registry
 from surgery.errors import RecipeError, near
+from surgery.formats.base import read_only
 
 
 def step_list() -> str:
@@ -29,7 +30,14 @@ def step_options(word: str) -> str:
 
 
 def format_list() -> str:
-    """Each format with its suffixes and what it holds."""
-    rows = [(name, " ".join(formats.suffixes(name)) or "prefix", formats.by_name(name).SUMMARY) for name in formats.NAMES]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"{name:<{widths[0]}}  {suffixes:<{widths[1]}}  {summary}" for name, suffixes, summary in rows)
+    """Each format with its suffixes, what can be done with it here, and what it is."""
+    rows = [(name, " ".join(formats.suffixes(name)) or "prefix", _ability(name), formats.by_name(name).SUMMARY) for name in formats.NAMES]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join("  ".join((*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3])) for row in rows)
+
+
+def _ability(name: str) -> str:
+    extra = formats.missing_extra(name)
+    if extra is not None:
+        return f"needs model-surgery[{extra}]"
+    return "read" if formats.by_name(name).layout is read_only else "read, write"

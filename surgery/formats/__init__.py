@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple, cast
 
 from surgery.formats.base import Format
 
 
 class _Row(NamedTuple):
+    """`needs` is the optional package that a format cannot do without, and the extra of this project that brings it."""
+
     module: str
     suffixes: tuple[str, ...]
+    needs: tuple[str, str] | None = None
 
 
 _ROWS = {
     "tf": _Row("tf_bundle", ()),
     "safetensors": _Row("safetensors", (".safetensors",)),
     "npz": _Row("npz", (".npz", ".npy")),
+    "gguf": _Row("gguf", (".gguf",)),
+    "flax": _Row("flax_msgpack", (".msgpack",)),
+    "torch": _Row("torch_pt", (".pt", ".pth", ".bin")),
+    "onnx": _Row("onnx", (".onnx",)),
+    "tfjs": _Row("tfjs", ("model.json",)),
+    "tf-v1": _Row("tf_v1", ()),
+    "keras": _Row("keras", (".weights.h5", ".keras")),
+    "hdf5": _Row("hdf5", (".h5", ".hdf5")),
 }
 """The suffixes stand here so that a path can choose a format without importing any."""
 
@@ -31,6 +43,12 @@ def by_name(name: str) -> Format:
 def suffixes(name: str) -> tuple[str, ...]:
     """The suffixes that stand for a format; none where a name tells nothing."""
     return _ROWS[name].suffixes
+
+
+def missing_extra(name: str) -> str | None:
+    """The extra to install before this format can be used; None where nothing is missing."""
+    needs = _ROWS[name].needs
+    return needs[1] if needs and find_spec(needs[0]) is None else None
 
 
 def by_suffix(path: str) -> str | None:

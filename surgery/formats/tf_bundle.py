@@ -1,7 +1,7 @@
 """TensorFlow's V2 checkpoint bundle: `PREFIX.index` and `PREFIX.data-SSSSS-of-NNNNN`.
 
 Reads what `tf.train.Saver`, `tf.train.Checkpoint` and SavedModels write: every dtype, several shards, partitioned tensors (joined), both byte
-orders. Refuses the V1 format, partitioned strings, and dtypes that TensorFlow 2.21 does not have. Writing is in `tf_layout`.
+orders. Refuses partitioned strings, and dtypes that TensorFlow 2.21 does not have. Writing is in `tf_layout`.
 A bundle is named by its prefix; names are taken literally, never as patterns.
 
 Source: TensorFlow, core/util/tensor_bundle/tensor_bundle.{h,cc}; sentences of faults from TensorFlow 2.21.
@@ -41,9 +41,8 @@ def locate(path: str, disk: Disk) -> str | None:
 
     Raises:
         SourceError: `path` is a data file of a bundle, or a `checkpoint` file names a checkpoint that is not there.
-        UnsupportedFeature: a checkpoint of the old V1 format.
     """
-    if disk.is_file(f"{path}.index") and (_is_table(f"{path}.index", disk) or not (disk.is_file(path) or disk.is_folder(path))):
+    if disk.is_file(f"{path}.index") and (is_table(f"{path}.index", disk) or not (disk.is_file(path) or disk.is_folder(path))):
         return path
     if disk.is_file(path):
         return _locate_file(path, disk)
@@ -60,28 +59,34 @@ def _locate_file(path: str, disk: Disk) -> str | None:
         raise SourceError(f"{path} is the graph of a TensorFlow checkpoint, not the checkpoint", help=f"give the prefix: {graph_of}")
     folder, _, name = path.rpartition("/")
     if name == tf_state.FILE_NAME:
-        return _newest(folder or ".", disk)
-    if not _is_table(path, disk):
+        prefix = newest(folder or ".", disk)
+        return prefix if prefix is not None and disk.is_file(f"{prefix}.index") else None
+    if not is_table(path, disk):
         return None
-    if path.endswith(".index"):
-        return path.removesuffix(".index")
-    raise _old_format(path)
+    return path.removesuffix(".index") if path.endswith(".index") else None
 
 
 def _locate_folder(folder: str, disk: Disk) -> str | None:
-    newest = _newest(folder, disk)
-    if newest is not None:
-        return newest
+    prefix = newest(folder, disk)
+    if prefix is not None:
+        return prefix if disk.is_file(f"{prefix}.index") else None
     if disk.is_file(f"{folder}/saved_model.pb") and disk.is_file(f"{folder}/variables/variables.index"):
         return f"{folder}/variables/variables"
     indexes = [name for name in disk.names(folder) if name.endswith(".index")]
-    if len(indexes) == 1 and _is_table(f"{folder}/{indexes[0]}", disk):
+    if len(indexes) == 1 and is_table(f"{folder}/{indexes[0]}", disk):
         return f"{folder}/{indexes[0].removesuffix('.index')}"
     return None
 
 
-def _newest(folder: str, disk: Disk) -> str | None:
-    """The prefix that the folder's `checkpoint` file calls the newest; None without such a file, or where it is none of TensorFlow's."""
+def newest(folder: str, disk: Disk) -> str | None:
+    """The prefix that the folder's `checkpoint` file calls the newest; None without such a file, or where it is none of TensorFlow's.
+
+    Of a checkpoint in the old V1 format the prefix is the file itself.
+
+    Raises:
+        CorruptFile: the file names none.
+        SourceError: what it names is not there.
+    """
     path = f"{folder}/{tf_state.FILE_NAME}"
     if not disk.is_file(path):
         return None
@@ -92,10 +97,8 @@ def _newest(folder: str, disk: Disk) -> str | None:
     if not state.newest:
         raise CorruptFile(f"Invalid checkpoint state loaded from {folder}", notes=[f"{path} has no model_checkpoint_path"], sentence=True)
     prefix = state.newest if state.newest.startswith("/") else f"{folder}/{state.newest}"
-    if disk.is_file(f"{prefix}.index"):
+    if disk.is_file(f"{prefix}.index") or (disk.is_file(prefix) and is_table(prefix, disk)):
         return prefix
-    if disk.is_file(prefix) and _is_table(prefix, disk):
-        raise _old_format(prefix)
     raise SourceError(
         f"Couldn't match files for checkpoint {prefix}",
         code="no-such-file",
@@ -105,17 +108,10 @@ def _newest(folder: str, disk: Disk) -> str | None:
     )
 
 
-def _is_table(path: str, disk: Disk) -> bool:
+def is_table(path: str, disk: Disk) -> bool:
+    """Whether a file ends as a table does."""
     file, read = disk.open(path)
     return has_magic(read, file.nbytes)
-
-
-def _old_format(path: str) -> UnsupportedFeature:
-    return UnsupportedFeature(
-        f"{path} is a checkpoint of TensorFlow's old V1 format",
-        notes=["it is one file with the footer of a table and without the suffix .index"],
-        help="restore it in TensorFlow and save it again: `tf.compat.v1.train.Saver` writes V2 unless told otherwise",
-    )
 
 
 def index(location: str, disk: Disk, strict: bool = True) -> Indexed:

@@ -71,7 +71,7 @@ def read_table(read: ReadAt, nbytes: int, path: str) -> list[Entry]:
     entries: list[Entry] = []
     lower = b""
     key_budget = _KEY_BYTES_PER_BYTE * nbytes
-    for number, (upper, handle) in enumerate(_index(read, nbytes, path)):
+    for number, (upper, handle) in enumerate(read_index(read, nbytes, path)):
         first = len(entries)
         try:
             key_budget = _append_entries(entries, _block(read, handle, limit, path), handle, path, key_budget)
@@ -83,8 +83,15 @@ def read_table(read: ReadAt, nbytes: int, path: str) -> list[Entry]:
     return entries
 
 
-def _index(read: ReadAt, nbytes: int, path: str) -> list[tuple[bytes, Handle]]:
-    """The index block: for each data block a key that is not below its last one, and where it lies."""
+def read_block_entries(read: ReadAt, handle: Handle, nbytes: int, path: str) -> list[Entry]:
+    """The entries of one data block of a table file of `nbytes` bytes. Raises CorruptFile as `read_table` does."""
+    entries: list[Entry] = []
+    _append_entries(entries, _block(read, handle, nbytes - FOOTER_BYTES, path), handle, path, _KEY_BYTES_PER_BYTE * nbytes)
+    return entries
+
+
+def read_index(read: ReadAt, nbytes: int, path: str) -> list[tuple[bytes, Handle]]:
+    """The index block: for each data block a key that is not below its last one, and where it lies. Raises CorruptFile."""
     if nbytes < FOOTER_BYTES:
         _fail("file is too short to be an sstable", path, (0, nbytes))
     limit = nbytes - FOOTER_BYTES

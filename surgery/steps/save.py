@@ -66,7 +66,8 @@ class Save(Step, Selector):
                 )
 
     def _format_needed(self) -> RecipeError:
-        help = f"add `format:` ({', '.join(formats.NAMES)}) or a suffix such as .safetensors or .npz"
+        writable = [name for name in formats.NAMES if formats.by_name(name).layout is not read_only]
+        help = f"add `format:` ({', '.join(writable)}) or a suffix such as .safetensors or .npz"
         if self.shard_size is not None:
             able = [name for name in formats.NAMES if "shard_size" in formats.by_name(name).OPTIONS]
             help = f"add {' or '.join(f'`format: {name}`' for name in reversed(able))}"

@@ -19,7 +19,7 @@ from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, KeyCollisionError, PlanError, SourceError, UnsupportedFeature
 from surgery.expr import Assemble, Expr, Stored, evaluate
 from surgery.formats import tf_bundle
-from surgery.formats.base import Indexed, Layout, Origin
+from surgery.formats.base import Bundle, Indexed, Layout, Origin
 from surgery.formats.tf_bundle import TF_STRING, TF_VARIANT
 from surgery.formats.tf_codecs import encode_strings
 from surgery.formats.tf_entries import NUMBERS
@@ -205,9 +205,8 @@ def test_a_data_file_is_not_the_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("path", ["v1_format/old.ckpt", "v1_format"])
-def test_the_old_format_is_recognised_and_refused(path: str) -> None:
-    with pytest.raises(UnsupportedFeature, match="V1 format"):
-        tf_bundle.locate(f"{DATA}/{path}", FolderDisk())
+def test_the_old_format_is_left_to_its_own_reader(path: str) -> None:
+    assert tf_bundle.locate(f"{DATA}/{path}", FolderDisk()) is None
 
 
 def test_a_state_file_that_names_a_missing_checkpoint(tmp_path: Path) -> None:
@@ -604,3 +603,23 @@ def test_two_spellings_of_one_key_collide(tmp_path: Path) -> None:
     tensors = two(tmp_path)
     with pytest.raises(KeyCollisionError):
         tf_bundle.layout(bundle(f"{tmp_path}/m", {"é": tensors["a"], "\udcc3\udca9": tensors["b"]}))
+
+
+class TestAligned:
+    """`align: true`: copied tensors keep their offset modulo the blocks that file systems share."""
+
+    def test_large_tensors_that_are_copied_keep_their_offset_modulo_a_page(self, tmp_path: Path) -> None:
+        nbytes = 100_000
+        (tmp_path / "in").write_bytes(bytes(3 * nbytes))
+        file, _ = FolderDisk().open(str(tmp_path / "in"))
+        spec = TensorSpec(DTYPES["uint8"], (nbytes,))
+        tensors = {key: Stored(Extent(file, start, nbytes, spec)) for key, start in (("a", 8), ("b", 8 + nbytes), ("c", 4096))}
+        tensors["small"] = Stored(Extent(file, 0, 10, TensorSpec(DTYPES["uint8"], (10,))))
+        placements = tf_bundle.layout(Bundle("m", tensors, {}, {"align": True}, {}, {})).files[0].placements
+        assert [placement.start for placement in placements] == [8, 8 + nbytes, 49 * 4096, 49 * 4096 + nbytes]
+
+    def test_without_it_nothing_is_left_out(self, tmp_path: Path) -> None:
+        (tmp_path / "in").write_bytes(bytes(100_008))
+        file, _ = FolderDisk().open(str(tmp_path / "in"))
+        tensors = {"a": Stored(Extent(file, 8, 100_000, TensorSpec(DTYPES["uint8"], (100_000,))))}
+        assert tf_bundle.layout(Bundle("m", tensors, {}, {}, {}, {})).files[0].placements[0].start == 0
