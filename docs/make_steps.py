@@ -26,15 +26,13 @@ These words are the same in every step that takes a *selector*.
 
 def page() -> str:
     """The whole page."""
-    parts = [_HEAD, *_table(Selector.model_fields), "\n`except` takes `match`, `keys` and `where`; `where` takes:\n\n", *_table(Where.model_fields)]
+    parts = [_HEAD, *_table(Selector.fields()), "\n`except` takes `match`, `keys` and `where`; `where` takes:\n\n", *_table(Where.fields())]
     for word in registry.WORDS:
         model = registry.by_word(word)
-        fields: Any = model.model_fields
-        listed = list(fields) == ["root"]
-        if listed:
-            fields = get_args(fields["root"].annotation)[0].model_fields
+        fields = model.item().fields()
+        listed = model.item() is not model
         selects = issubclass(model, Selector)
-        own = {name: field for name, field in fields.items() if not (selects and name in Selector.model_fields)}
+        own = {name: field for name, field in fields.items() if not (selects and name in Selector.fields())}
         about = (model.__doc__ or "").strip().replace("\n    ", "\n")
         kind = "Takes one rule, or a list of rules." if listed else "Takes a *selector*." if selects else ""
         parts += [f"\n## `{word}`\n\n{about}\n\n{kind}\n" if kind else f"\n## `{word}`\n\n{about}\n", *(["\n", *_table(own)] if own else [])]
@@ -44,8 +42,10 @@ def page() -> str:
 def _table(fields: Any) -> Iterator[str]:
     yield "| option | meaning |\n|---|---|\n"
     for name, field in fields.items():
-        needed = " (needed)" if field.is_required() else ""
-        yield f"| `{field.alias or name}`{needed} | {_cell(field.description or '')}{_choices(field.annotation)} |\n"
+        if field.rest:
+            continue
+        needed = " (needed)" if field.required else ""
+        yield f"| `{field.alias or name}`{needed} | {_cell(field.description)}{_choices(field.annotation)} |\n"
 
 
 def _choices(annotation: Any) -> str:

@@ -51,6 +51,7 @@ def surgery(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         try:
             code = main(list(arguments))
         finally:
+            gc.unfreeze()
             gc.enable()
             signal.signal(signal.SIGTERM, handler)
         said = capsys.readouterr()

@@ -37,6 +37,7 @@ ONLY_THE_LOADER_KNOWS = {
     "bad-option": "which options of `save` go together",
     "open-prefix": "what ends with a separator",
     "bad-order": "what is a permutation",
+    "bad-split": "how many parts there are",
     "needs-selector": "which steps demand a selector",
     "path-conflict": "what earlier steps save",
     "duplicate-key": "YAML itself",
@@ -156,6 +157,8 @@ STEPS: dict[str, st.SearchStrategy[Any]] = {
         {**SELECTOR, "overflow": st.sampled_from(["inf", "saturate"]), "rounding": st.sampled_from(["nearest", "zero"])},
     ),
     "transpose": mapping({}, {**SELECTOR, "order": st.sampled_from([[1, 0], [0]])}),
+    "split": mapping({"parts": st.just(2), "to": st.just(["a", "b"])}, {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans()})
+    | mapping({"sizes": st.sampled_from([[3], [0]]), "to": st.just(["a"])}, SELECTOR),
 }
 
 

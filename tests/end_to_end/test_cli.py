@@ -199,7 +199,8 @@ def test_steps_lists_all_and_each(surgery: Run) -> None:
 
 
 def test_formats_lists_all(surgery: Run) -> None:
-    assert [line.split()[0] for line in surgery("formats").out.splitlines()] == ["tf", "safetensors", "npz"]
+    names = ["tf", "safetensors", "npz", "gguf", "flax", "torch", "onnx", "tfjs", "tf-v1", "keras", "hdf5"]
+    assert [line.split()[0] for line in surgery("formats").out.splitlines()] == names
 
 
 def test_schema_prints_and_writes_the_same(surgery: Run) -> None:
