@@ -18,7 +18,7 @@ from surgery.commit import Staging, staging_name
 from surgery.errors import ApplyError, CorruptFile, SurgeryError, listed
 from surgery.expr import checksummed
 from surgery.journal import EditOf
-from surgery.parallel import Job, run_all
+from surgery.parallel import Job, run_all, uninterrupted
 from surgery.results import Results
 from surgery.tasklog import TaskLog
 from surgery.tasks import (
@@ -90,7 +90,8 @@ def apply(
     began = perf_counter()
     with ExitStack() as stack:
         sources = stack.enter_context(files.Sources(plan.sources))
-        stagings = [stack.enter_context(_staging(output, plan, resume)) for output in plan.outputs]
+        with uninterrupted():
+            stagings = [stack.enter_context(_staging(output, plan, resume)) for output in plan.outputs]
         for output in plan.outputs:
             _refuse_replacing(output)
         work = Work(plan, sources, stagings, verify, progress)

@@ -1,4 +1,4 @@
-"""Independent work in threads, within a budget of memory. Serves apply; knows nothing of what the work is."""
+"""Independent work in threads, within a budget of memory, and work that signals wait for. Serves apply; knows nothing of what the work is."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def run_all(work: Sequence[Job], *, threads: int, memory: int) -> None:
                 future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM until the end of the `with`, where what was begun has somebody who will clean it up."""
+    from signal import SIG_BLOCK, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask
+
+    before = pthread_sigmask(SIG_BLOCK, {SIGINT, SIGTERM})
+    try:
+        yield
+    finally:
+        pthread_sigmask(SIG_SETMASK, before)
 
 
 class _Budget:
