@@ -113,7 +113,7 @@ def _tiled(operation: str) -> Case:
 
 
 def _in_place(source: Path, copy: Path) -> Case:
-    command = [SURGERY, "rename", copy.name, "--in-place", "--sub", "^model", "encoder"]
+    command = [SURGERY, "rename", copy.name, "--in-place", "--sub", "^model", "net"]
     return Case(IN_PLACE, command, before=lambda: shutil.copyfile(source, copy))
 
 
