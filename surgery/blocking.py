@@ -15,7 +15,7 @@ from surgery.expr import Expr, Stored, is_encoded
 from surgery.regions import Region, extent_of, runs, whole
 from surgery.tensors import Codec, StreamCodec
 
-STRIP = 2 << 20
+STRIP = 4 << 20
 """Bytes of all arrays of one strip; measured: more leaves the cache, less costs calls."""
 _LARGEST_PART = 64 << 20
 """Bytes of all arrays of the strips that make up one task; enough work for a thread, small enough for several of them."""
