@@ -273,7 +273,7 @@ def _roll_forward(folder: str, staged: str, journal: Journal) -> None:
         files.unlink(join(folder, journal.last))
     for edit in journal.edits:
         if files.is_regular(join(staged, edit.name)):
-            beginning = files.read_file(join(staged, edit.name)) or b""
+            beginning = files.read_file(join(staged, edit.name), edit.nbytes) or b""  # it is no longer than the file that it is for
             files.write_beginning(join(folder, edit.name), beginning, edit.inode, edit.nbytes, edit.mtime_ns)
             files.unlink(join(staged, edit.name))
     for name in journal.files:

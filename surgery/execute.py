@@ -145,7 +145,8 @@ def _carry_out(plan: PhysicalPlan, work: Work, jobs: int, identity: str) -> tupl
     run_all([*(job for _, job in todo), *checks], threads=jobs, memory=plan.memory)
     late = [Job(partial(_verify, work, results, extent, keys)) for extent, keys in results.unverified().items()]
     if work.verify:
-        late += [Job(partial(work.verify_stored, key, extent)) for output in plan.outputs for key, extent in _not_moved(output)]
+        for number, output in enumerate(plan.outputs):
+            late += [Job(partial(_verify, work, results, extent, [(number, key)])) for key, extent in _not_moved(output)]
     late += [Job(partial(_checksum, work, results, task)) for task in _tiled(plan)]
     run_all(late, threads=jobs, memory=plan.memory)
     return results, resumed
@@ -197,7 +198,7 @@ def _verify(work: Work, results: Results, extent: Extent, keys: list[tuple[int, 
 def _not_moved(output: OutputPlan) -> list[tuple[str, Extent]]:
     """The stored tensors with checksums that stay where they lie."""
     placements = (placement for file in output.layout.files if file.name in output.kept for placement in file.placements)
-    return [(placement.key, extent) for placement in placements for extent in checksummed(placement.expr) if extent.codec is None]
+    return [(placement.key, extent) for placement in placements for extent in checksummed(placement.expr)]
 
 
 def _tiled(plan: PhysicalPlan) -> list[ComputeBlock]:

@@ -195,8 +195,11 @@ class Work:
 
     def verify_stored(self, key: str, extent: Extent) -> None:
         """Read a stored tensor from the first byte to the last. Raises CorruptFile where its checksum does not fit."""
-        with self.sources.opened(extent.file) as source:
-            computed = files.checksum_range(source, extent.start, extent.stop, extent.file.checksum_kind)
+        if extent.codec is None:
+            with self.sources.opened(extent.file) as source:
+                computed = files.checksum_range(source, extent.start, extent.stop, extent.file.checksum_kind)
+        else:
+            computed = stored_checksum(key, extent, self.sources.read(extent.file, extent.start, extent.stop))
         compare(key, extent.file, extent.start, extent.nbytes, extent.checksum or 0, computed)
 
     def checksum_of_written(self, output: int, file: str, start: int, nbytes: int) -> int:

@@ -338,6 +338,29 @@ def test_damage_is_noticed_where_it_is_looked_for(recipe: Recipe, surgery: Run) 
     assert surgery("run", path).code == 0
 
 
+def test_damage_in_strings_is_noticed_too(recipe: Recipe, surgery: Run) -> None:
+    data_file = Path("all.data-00000-of-00001")
+    for name in (data_file.name, "all.index"):
+        Path(name).write_bytes((DATA / "tf" / "dtypes" / name).read_bytes())
+    path = recipe(load("all"), {"scope": {"add": "x/"}}, save("all"))
+    (text,) = [tensor for tensor in api.open("all").values() if tensor.dtype == "string"][:1]
+    (extent,) = text.expr.view() or ()
+    data = bytearray(data_file.read_bytes())
+    data[extent.stop - 1] ^= 1
+    data_file.write_bytes(data)
+    ran = surgery("run", path, "--verify")
+    assert (ran.code, f"key x/{text.key}" in ran.err) == (1, True)
+
+
+def test_a_header_may_be_as_long_as_the_format_allows(recipe: Recipe, surgery: Run) -> None:
+    header = b'{"w":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'.ljust(99_999_992)
+    Path("long.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"abc")
+    ran = surgery("run", recipe(load("long.safetensors"), {"scope": {"add": "x."}}, save("long.safetensors")))
+    assert ran.code == 0, ran.err
+    assert values("long.safetensors") == {"x.w": [97, 98, 99]}
+    assert sorted(path.name for path in Path().glob(".*.surgery")) == []
+
+
 def test_a_file_that_changed_after_the_plan_is_left_alone(recipe: Recipe) -> None:
     plan = api.plan(recipe(load("m.safetensors"), RENAME, save("m.safetensors")))
     shutil.copy("m.safetensors", "again")
