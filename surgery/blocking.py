@@ -109,7 +109,7 @@ def shortest_run(expr: Expr, region: Region) -> float:
     """Bytes of the shortest piece that has to be read for a region of `expr`; infinite where nothing is."""
     if isinstance(expr, Stored):
         return runs(expr.spec.shape, region)[0] * expr.spec.dtype.itemsize if prod(extent_of(region)) else inf
-    return min((shortest_run(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True)), default=inf)
+    return min((shortest_run(child, need) for child, need in expr.inputs(region)), default=inf)
 
 
 def working_bytes(expr: Expr, region: Region) -> int:
@@ -121,7 +121,7 @@ def working_bytes(expr: Expr, region: Region) -> int:
     if size and isinstance(expr, Stored) and expr.extent.codec is not None:
         return _decoding_bytes(expr.extent.codec, expr)
     own = size * max(expr.spec.dtype.itemsize, 1) if expr.allocates else 0
-    return own + sum(working_bytes(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True))
+    return own + sum(working_bytes(child, need) for child, need in expr.inputs(region))
 
 
 def _decoding_bytes(codec: Codec, stored: Stored) -> int:

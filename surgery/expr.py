@@ -1,7 +1,7 @@
 """Where one tensor comes from: a frozen tree of nodes, and what is done with whole trees.
 
-Planning builds these trees, lowering reads `view`, applying calls `evaluate`. The nodes are in `nodes`, the leaf for tensors in files in
-`stored`; all are imported from here.
+Planning builds these trees, lowering reads `view`, applying calls `evaluate`. The nodes are in `nodes` and `moves`, the leaf for tensors in
+files in `stored`; all are imported from here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from surgery.nodes import Assemble, Cast, Expr, Fill, Slice, Transpose
+from surgery.moves import Reshape, Slice, Take, Transpose
+from surgery.nodes import Assemble, Cast, Expr, Fill
 from surgery.regions import Region, extent_of, whole
 from surgery.stored import Read, Stored, stored_pieces
 from surgery.tensors import Extent
@@ -23,8 +24,10 @@ __all__ = [
     "Expr",
     "Fill",
     "Read",
+    "Reshape",
     "Slice",
     "Stored",
+    "Take",
     "Transpose",
     "checksummed",
     "evaluate",
@@ -41,7 +44,7 @@ def evaluate(expr: Expr, region: Region, read: Read) -> Array:
     """
     if isinstance(expr, Stored):
         return expr.load(region, read)
-    inputs = tuple(evaluate(child, need, read) for child, need in zip(expr.children, expr.needs(region), strict=True))
+    inputs = tuple(evaluate(child, need, read) for child, need in expr.inputs(region))
     return expr.compute(region, inputs)
 
 
@@ -68,5 +71,5 @@ def _reads(expr: Expr, region: Region) -> Iterator[tuple[Extent, Region]]:
     """The stored ranges that a region depends on, each with the region of it that is read."""
     if isinstance(expr, Stored) and 0 not in extent_of(region):
         yield expr.extent, region
-    for child, need in zip(expr.children, expr.needs(region), strict=True):
+    for child, need in expr.inputs(region):
         yield from _reads(child, need)

@@ -1,4 +1,4 @@
-"""What a tensor is made of, as frozen nodes: the base class, and all nodes but `Stored`.
+"""What a tensor is made of, as frozen nodes: the base class, and the nodes that make or join values.
 
 Each node answers four questions: what comes out (`spec`), which region of its children it needs for a region of itself
 (`needs`), how to compute that region (`compute`), and whether it is the same bytes under another address (`view`).
@@ -7,11 +7,11 @@ Nothing here reads a byte. A region is one half-open `(start, stop)` pair per ax
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from surgery.dtypes import numpy_dtype
-from surgery.regions import Region, extent_of, span_of, whole
+from surgery.regions import Region, extent_of
 from surgery.tensors import Extent, TensorSpec
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ class Expr:
         """For each child, the region of it that `region` of this node depends on."""
         raise NotImplementedError
 
+    def inputs(self, region: Region) -> Iterable[tuple[Expr, Region]]:
+        """What `compute` gets for a region: the arrays of these, in this order. Each child once, unless a node says otherwise."""
+        return zip(self.children, self.needs(region), strict=True)
+
     def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
-        """The values of `region`, an array of its shape, from the children's needed regions."""
+        """The values of `region`, an array of its shape, from the arrays of its `inputs`."""
         raise NotImplementedError
 
     def view(self) -> tuple[Extent, ...] | None:
@@ -150,84 +154,3 @@ class Cast(Expr):
         from surgery.casting import cast
 
         return cast(inputs[0], self.spec.dtype, overflow=self.overflow, rounding=self.rounding, label=self.label)
-
-
-class Transpose(Expr):
-    """Axes in another order: axis i of the result is axis `order[i]` of the child."""
-
-    __slots__ = ("order",)
-    allocates = False
-
-    def __init__(self, child: Expr, order: tuple[int, ...]) -> None:
-        self.children = (child,)
-        self.order = order
-        self.spec = TensorSpec(child.spec.dtype, tuple(child.spec.shape[axis] for axis in order))
-
-    def needs(self, region: Region) -> tuple[Region, ...]:
-        needed = [(0, 0)] * len(region)
-        for axis, pair in zip(self.order, region, strict=True):
-            needed[axis] = pair
-        return (tuple(needed),)
-
-    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
-        return inputs[0].transpose(self.order)
-
-    def view(self) -> tuple[Extent, ...] | None:
-        child = self.children[0]
-        moved = [axis for axis in self.order if child.spec.shape[axis] != 1]
-        return child.view() if moved == sorted(moved) else None
-
-
-class Slice(Expr):
-    """A contiguous region of a tensor, step 1: `shape` elements from `origin` on. The maker has checked that it lies inside."""
-
-    __slots__ = ("origin",)
-    allocates = False
-
-    def __init__(self, child: Expr, origin: tuple[int, ...], shape: tuple[int, ...]) -> None:
-        self.children = (child,)
-        self.origin = origin
-        self.spec = TensorSpec(child.spec.dtype, shape)
-
-    def needs(self, region: Region) -> tuple[Region, ...]:
-        return (tuple((low + start, low + stop) for low, (start, stop) in zip(self.origin, region, strict=True)),)
-
-    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
-        return inputs[0]
-
-    def view(self) -> tuple[Extent, ...] | None:
-        child, bits = self.children[0], self.spec.dtype.bits
-        stored = child.view()
-        if stored is None or self.spec.shape == child.spec.shape:
-            return stored
-        if not bits or not self.spec.size:
-            return () if bits else None
-        start, stop = span_of(child.spec.shape, self.needs(whole(self.spec.shape))[0])
-        if stop - start != self.spec.size or start * bits % 8 or stop * bits % 8:
-            return None
-        return _cut_out(stored, start * bits // 8, stop * bits // 8)
-
-
-def _cut_out(stored: tuple[Extent, ...], start: int, stop: int) -> tuple[Extent, ...] | None:
-    """The stored ranges behind the bytes `start` to `stop` of a tensor; None where an encoded one would have to be cut."""
-    cut, at = [], 0
-    for extent in stored:
-        nbytes = extent.spec.nbytes
-        first, last = max(start - at, 0), min(stop - at, nbytes)
-        at += nbytes
-        if (first, last) == (0, nbytes):
-            cut.append(extent)
-        elif first < last and extent.codec is not None:
-            return None
-        elif first < last:
-            flat = TensorSpec(extent.spec.dtype, ((last - first) * 8 // extent.spec.dtype.bits,))
-            cut.append(
-                extent._replace(
-                    start=extent.start + first,
-                    nbytes=last - first,
-                    spec=flat,
-                    checksum=None,
-                    part_of=extent.part_of if extent.checksum is None else extent,
-                )
-            )
-    return tuple(cut)

@@ -32,6 +32,18 @@ def span_of(shape: tuple[int, ...], region: Region) -> tuple[int, int]:
     return first, last + 1
 
 
+def cover(shape: tuple[int, ...], start: int, stop: int) -> Region:
+    """The smallest box that holds the elements `start` to `stop` of a tensor, and is one run of it itself. Not for empty ranges."""
+    box: list[tuple[int, int]] = []
+    for axis, stride in enumerate(strides_of(shape)):
+        low, high = start // stride, (stop - 1) // stride
+        box.append((low, high + 1))
+        if low != high:
+            return (*box, *whole(shape[axis + 1 :]))
+        start, stop = start - low * stride, stop - low * stride
+    return tuple(box)
+
+
 def runs(shape: tuple[int, ...], region: Region) -> tuple[int, Iterator[int]]:
     """The length of the contiguous runs that a region consists of, and where each begins, in C order."""
     partial = len(shape)

@@ -16,7 +16,7 @@ LAYERS = [
     "tensors models located pattern_facts twins casting",
     "patterns initializers",
     "replacement nodes template parameters model_faults files",
-    "stored",
+    "stored moves",
     "expr joined",
     "blocking journal",
     "manifest",

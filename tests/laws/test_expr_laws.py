@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from surgery import casting, initializers
 from surgery.blocking import blocks, working_bytes
 from surgery.dtypes import DTYPES, numpy_dtype
-from surgery.expr import Assemble, Cast, Expr, Fill, Slice, Stored, Transpose, evaluate
+from surgery.expr import Assemble, Cast, Expr, Fill, Reshape, Slice, Stored, Take, Transpose, evaluate
 from surgery.joined import Joined
 from surgery.regions import extent_of, whole
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
@@ -57,7 +57,7 @@ def grow(draw, data, dtype, shape, depth):
     """A random tree of this spec, top down."""
     kinds = [stored, stored, joined, filled]
     if depth:
-        kinds += [transposed, sliced] + [converted] * (dtype.kind != "bool") + [assembled, assembled] * (len(shape) > 0)
+        kinds += [transposed, sliced, reshaped] + [converted] * (dtype.kind != "bool") + [assembled, assembled, taken] * (len(shape) > 0)
     return draw(st.sampled_from(kinds))(draw, data, dtype, shape, depth)
 
 
@@ -115,6 +115,37 @@ def sliced(draw, data, dtype, shape, depth):
     return Slice(expr, origin, shape), values[(*window, ...)]
 
 
+def reshaped(draw, data, dtype, shape, depth):
+    """Of a shape whose axes are cut from the same elements in another way, with some of length 1 between."""
+    factors = [prime for size in shape for prime in primes(size)] if prod(shape) else list(shape)
+    inner = [1]
+    for factor in factors:
+        if draw(st.booleans()):
+            inner.append(1)
+        inner[-1] *= factor
+    inner = tuple(inner if inner != [1] or draw(st.booleans()) else [])
+    expr, values = grow(draw, data, dtype, inner, depth - 1)
+    return Reshape(expr, shape), values.reshape(shape)
+
+
+def primes(number):
+    return [prime for prime in (2, 3, 5) for _ in range(next(n for n in range(5) if number % prime ** (n + 1)))]
+
+
+def taken(draw, data, dtype, shape, depth):
+    """By any indices, or by a range with a step."""
+    axis = draw(st.integers(0, len(shape) - 1))
+    size = shape[axis] + draw(st.integers(0 if shape[axis] == 0 else 1, 20))
+    step = draw(st.integers(-3, 3).filter(bool))
+    ordered = range(0, size, step) if step > 0 else range(size - 1, -1, step)
+    if len(ordered) >= shape[axis] and draw(st.booleans()):
+        indices = ordered[: shape[axis]]
+    else:
+        indices = tuple(draw(st.lists(st.integers(0, size - 1), min_size=shape[axis], max_size=shape[axis]))) if size else ()
+    expr, values = grow(draw, data, dtype, (*shape[:axis], size, *shape[axis + 1 :]), depth - 1)
+    return Take(expr, axis, indices), values.take(np.asarray(indices, int), axis)
+
+
 def converted(draw, data, dtype, shape, depth):
     sources = [name for name in NAMES if casting.check(DTYPES[name], dtype, "error", "nearest") is None]
     expr, values = grow(draw, data, DTYPES[draw(st.sampled_from(sources))], shape, depth - 1)
@@ -142,7 +173,7 @@ def needed_bytes(expr, region):
     """Bytes of the elements that the stored leaves are asked for."""
     if isinstance(expr, Stored):
         return prod(extent_of(region)) * expr.spec.dtype.itemsize
-    return sum(needed_bytes(child, need) for child, need in zip(expr.children, expr.needs(region), strict=True))
+    return sum(needed_bytes(child, need) for child, need in expr.inputs(region))
 
 
 @given(trees())
