@@ -33,8 +33,8 @@ class Template:
 
 
 @lru_cache(4096)
-def compile_template(text: str, pattern: Pattern | None) -> Template:
-    """Compile a `to` against the pattern whose groups it may name (None: no groups at all).
+def compile_template(text: str, pattern: Pattern | None, bound: tuple[tuple[str, int], ...] = ()) -> Template:
+    """Compile a `to` against the pattern whose groups it may name (None: no groups at all), and other names with their numbers.
 
     Raises:
         RecipeError: code `bad-template`, for groups that the pattern does not have and escapes that mean nothing.
@@ -45,7 +45,7 @@ def compile_template(text: str, pattern: Pattern | None) -> Template:
     at = 0
     for token in _REFERENCE.finditer(text):
         parts.append(text[at : token.start()])
-        parts.append(_part(token, groups, named))
+        parts.append(_part(token, groups, named, dict(bound)))
         at = token.end()
     parts.append(text[at:])
     merged: list[str | int | Number] = []
@@ -58,19 +58,25 @@ def compile_template(text: str, pattern: Pattern | None) -> Template:
 
 
 class Number(NamedTuple):
-    """`{n+8:03}`: an integer made of named groups, with a minimum width."""
+    """`{n+8:03}`: an integer made of named groups, with a minimum width. `bound` are names that have a number already."""
 
     expression: Expression
     width: int
+    bound: Mapping[str, int] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The named groups that it is made of."""
+        return tuple(name for name in self.expression.names if name not in self.bound)
 
     def text(self, match: Any) -> str:
         """The number for one match. Raises PlanError with code `bad-number`."""
-        return self.text_of([match.group(name) for name in self.expression.names], match.string)
+        return self.text_of([match.group(name) for name in self.names], match.string)
 
     def text_of(self, groups: Sequence[str | None], key: str) -> str:
-        """The number for the texts of the named groups, in the order of the expression's names. Raises PlanError, which tells the key."""
-        values = {}
-        for name, found in zip(self.expression.names, groups, strict=True):
+        """The number for the texts of the named groups, in the order of `names`. Raises PlanError, which tells the key."""
+        values = dict(self.bound)
+        for name, found in zip(self.names, groups, strict=True):
             if found is None or not found.isascii() or not found.isdigit() or len(found) > _MOST_DIGITS:
                 help = f"let it match digits: `(?P<{name}>\\d+)`"
                 raise PlanError(f"group `{name}` is {found!r}, not an integer, in {key!r}", code="bad-number", help=help)
@@ -84,7 +90,7 @@ class Number(NamedTuple):
         return f"{value:0{self.width}}"
 
 
-def _part(token: re.Match[str], groups: int, named: Mapping[str, int]) -> str | int | Number:
+def _part(token: re.Match[str], groups: int, named: Mapping[str, int], bound: Mapping[str, int]) -> str | int | Number:
     whole, reference, name, number = token[0], token[1], token[2], token[3]
     if whole in ("{{", "}}"):
         return whole[0]
@@ -94,12 +100,13 @@ def _part(token: re.Match[str], groups: int, named: Mapping[str, int]) -> str | 
             expression = parse_arithmetic(body)
         except ArithmeticFault as fault:
             raise _bad(token, f"{fault} in `{{{number}}}`", "write `{{` for a literal brace") from None
-        unknown = sorted(expression.names - set(named))
+        unknown = sorted(expression.names - set(named) - set(bound))
         if unknown:
             raise _bad(token, f"the pattern has no group named `{unknown[0]}`", f"name it in the pattern: `(?P<{unknown[0]}>\\d+)`")
         if width and not re.fullmatch(r"0?\d{1,2}", width):
             raise _bad(token, f"`:{width}` is no width", "write `{n:03}` for three digits")
-        return Number(expression, int(width or 0))
+        found = Number(expression, int(width or 0), bound)
+        return found if found.names else found.text_of([], whole)
     if reference is None:
         raise _bad(token, f"a single `{whole}`", f"write `{whole}{whole}` for a literal brace")
     if reference.isdigit():

@@ -110,7 +110,7 @@ def _regular_sweeper(pattern: Pattern, to: Template) -> Callable[[str], Swept] |
             elif isinstance(part, int):
                 columns.append(pieces[part::step])
             else:
-                numbers = _numbers(part, count, [pieces[number_of[name] :: step] for name in part.expression.names])
+                numbers = _numbers(part, count, [pieces[number_of[name] :: step] for name in part.names])
                 if numbers is None:
                     return None
                 columns.append(numbers)

@@ -28,6 +28,7 @@ LAYERS = [
     "where",
     "select",
     "steps.naming steps.mismatch steps.paths steps.targets steps.groups",
+    "steps.joining",
     "steps",
     "recipe value_checks cutting companions",
     "probe logical execute",

@@ -20,6 +20,10 @@ WORDS = (
     "cast",
     "transpose",
     "split",
+    "concat",
+    "stack",
+    "unstack",
+    "tie",
 )
 
 

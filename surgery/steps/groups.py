@@ -5,36 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from surgery.errors import PlanError, RecipeError
+from surgery.errors import PlanError, RecipeError, listed, plural
 from surgery.expr import Expr
 from surgery.patterns import Clock, Pattern, compile_pattern
-from surgery.replacement import compile_template
+from surgery.replacement import Template, compile_template
 from surgery.select import Selector, timed_out
 from surgery.steps.base import State
 from surgery.steps.naming import collision
 from surgery.table import Entry, Table, Trail
-from surgery.where import in_groups, texts
+from surgery.where import Texts, in_groups, placed, texts
+
+Bound = tuple[tuple[str, int], ...]
+"""Names that a template may use beside the groups of a pattern, with their numbers."""
 
 
-def lint_names(selector: Selector, to: Sequence[str]) -> Iterator[RecipeError]:
+def lint_names(selector: Selector, to: Texts, bound: Bound = ()) -> Iterator[RecipeError]:
     """Faults of the templates in `to`: what they refer to has to be in each pattern of the selector."""
     try:
         patterns = _patterns(selector)
     except RecipeError:  # which `lint_selector` tells
         return
-    for index, text in enumerate(to):
+    for at, text in placed(to, ("to",)):
         try:
             for pattern in patterns:
-                compile_template(text, pattern)
+                compile_template(text, pattern, bound)
         except RecipeError as error:
-            error.at = ("to", index)
+            error.at = at
             yield error
 
 
-def result_names(selector: Selector, keys: Sequence[str], to: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def result_names(selector: Selector, keys: Sequence[str], to: Sequence[str], bounds: Sequence[Bound] = ()) -> dict[str, tuple[str, ...]]:
     """For each selected key its name by each template, as `rename` would give it; where a list is matched, by the first pattern that fits.
 
-    A selector without `match` leaves nothing to replace: the templates are then whole keys.
+    A selector without `match` leaves nothing to replace: the templates are then whole keys. `bounds` are further names for each template.
 
     Raises:
         PlanError: a number that is none (`bad-number`), or patterns that take too long.
@@ -42,16 +45,20 @@ def result_names(selector: Selector, keys: Sequence[str], to: Sequence[str]) -> 
     groups = selector.where.groups() if selector.where else {}
     accept = partial(in_groups, groups) if groups else None
     clock = Clock.over(len(keys))
+
+    def template(text: str, index: int, pattern: Pattern | None) -> Template:
+        return compile_template(text, pattern, bounds[index] if bounds else ())
+
     names: dict[str, tuple[str, ...]] = {}
     for pattern in _patterns(selector):
         rest = [key for key in keys if key not in names]
         if pattern is None:
-            whole = tuple(compile_template(text, None).constant or "" for text in to)
+            whole = tuple(template(text, index, None).constant or "" for index, text in enumerate(to))
             return dict.fromkeys(rest, whole)
         columns = []
         for index, text in enumerate(to):
             try:
-                columns.append(pattern.substitutions(rest, compile_template(text, pattern), False, clock, accept))
+                columns.append(pattern.substitutions(rest, template(text, index, pattern), False, clock, accept))
             except TimeoutError:
                 raise timed_out(pattern.text, ("match",)) from None
             except PlanError as error:
@@ -95,3 +102,37 @@ def _in_order(state: State, results: Mapping[str, Sequence[tuple[str, Expr]]], k
             yield key, key, entry
         for new, expr in made or ():
             yield new, key, Entry(expr, Trail(state.step, key, entry.trail), entry.source)
+
+
+def refuse_axis(inputs: Mapping[str, Expr], axis: int) -> None:
+    """Raise PlanError for tensors that do not have an axis."""
+    wrong = described({key: expr for key, expr in inputs.items() if not -len(expr.spec.shape) <= axis < len(expr.spec.shape)})
+    if wrong:
+        raise PlanError(
+            f"{plural(len(wrong), 'tensor')} {'has' if len(wrong) == 1 else 'have'} no axis {axis}",
+            code="rank",
+            at=("axis",),
+            notes=[listed(wrong)],
+            help=f"select by rank too: `where: {{ndim: {axis + 1 if axis >= 0 else -axis}}}`",
+        )
+
+
+def refuse_widths(inputs: Mapping[str, Expr], parts: Mapping[str, Sequence[Expr]]) -> None:
+    """Raise PlanError where elements of no fixed width would have to be told apart, or bit-packed ones other than as whole bytes."""
+    mixed = {key: expr for key, expr in inputs.items() if not expr.spec.dtype.itemsize and any(not _in_bytes(part) for part in parts[key])}
+    if mixed:
+        raise PlanError(
+            "tensors whose elements are no whole bytes cannot be split here",
+            code="not-computable",
+            notes=[listed(described(mixed))],
+            help="take them out: `except: [{where: {dtype: …}}]`",
+        )
+
+
+def _in_bytes(part: Expr) -> bool:
+    return bool(part.spec.dtype.bits) and part.view() is not None
+
+
+def described(tensors: Mapping[str, Expr]) -> list[str]:
+    """Each tensor with its dtype and shape."""
+    return [f"{key} ({expr.spec})" for key, expr in tensors.items()]

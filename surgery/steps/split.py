@@ -11,7 +11,7 @@ from surgery.expr import Expr, Slice
 from surgery.models import Field, model_validator
 from surgery.select import Selector, select
 from surgery.steps.base import Rules, State, Step, absent, given
-from surgery.steps.groups import lint_names, put_in_place, result_names
+from surgery.steps.groups import described, lint_names, put_in_place, refuse_axis, refuse_widths, result_names
 
 
 class Split(Step, Selector):
@@ -49,24 +49,13 @@ class Split(Step, Selector):
         chosen = select(self, state)
         state = state._replace(faults=(*state.faults, *chosen.faults))
         inputs = {key: state.table[key].expr for key in chosen.keys}
-        self._refuse_axis(inputs)
+        refuse_axis(inputs, self.axis)
         self._refuse_sizes(inputs)
         parts = {key: tuple(self._parts(expr)) for key, expr in inputs.items()}
-        _refuse_widths(inputs, parts)
+        refuse_widths(inputs, parts)
         names = result_names(self, chosen.keys, self.to)
         results = {key: list(zip(names[key], parts[key], strict=True)) for key in inputs}
         return put_in_place(state, results, keep_inputs=self.keep_inputs)
-
-    def _refuse_axis(self, inputs: dict[str, Expr]) -> None:
-        wrong = _described({key: expr for key, expr in inputs.items() if not -len(expr.spec.shape) <= self.axis < len(expr.spec.shape)})
-        if wrong:
-            raise PlanError(
-                f"{plural(len(wrong), 'tensor')} {'has' if len(wrong) == 1 else 'have'} no axis {self.axis}",
-                code="rank",
-                at=("axis",),
-                notes=[listed(wrong)],
-                help=f"select by rank too: `where: {{ndim: {self.axis + 1 if self.axis >= 0 else -self.axis}}}`",
-            )
 
     def _refuse_sizes(self, inputs: dict[str, Expr]) -> None:
         uneven = {key: expr for key, expr in inputs.items() if sum(self._sizes(expr)) != expr.spec.shape[self.axis]}
@@ -79,7 +68,7 @@ class Split(Step, Selector):
             else f"`sizes` add up to {sum(self.sizes or ()):,}, and axis {self.axis} of {count} has another size",
             code="indivisible",
             at=("parts",) if self.parts is not None else ("sizes",),
-            notes=[listed(_described(uneven))],
+            notes=[listed(described(uneven))],
             help=f"give `sizes` that add up to {first:,}, or select other tensors",
         )
 
@@ -93,26 +82,6 @@ class Split(Step, Selector):
         for start, size in zip(accumulate(sizes, initial=0), sizes, strict=False):
             origin = tuple(start if at == axis else 0 for at in range(len(shape)))
             yield Slice(expr, origin, (*shape[:axis], size, *shape[axis + 1 :]))
-
-
-def _refuse_widths(inputs: dict[str, Expr], parts: dict[str, tuple[Slice, ...]]) -> None:
-    """Elements of no fixed width cannot be told apart; bit-packed ones only as whole bytes."""
-    mixed = {key: expr for key, expr in inputs.items() if not expr.spec.dtype.itemsize and any(not _in_bytes(part) for part in parts[key])}
-    if mixed:
-        raise PlanError(
-            "tensors whose elements are no whole bytes cannot be split here",
-            code="not-computable",
-            notes=[listed(_described(mixed))],
-            help="take them out: `except: [{where: {dtype: …}}]`",
-        )
-
-
-def _in_bytes(part: Slice) -> bool:
-    return bool(part.spec.dtype.bits) and part.view() is not None
-
-
-def _described(inputs: dict[str, Expr]) -> list[str]:
-    return [f"{key} ({expr.spec})" for key, expr in inputs.items()]
 
 
 STEP = Split
