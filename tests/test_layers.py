@@ -57,6 +57,7 @@ THIRD_PARTY = {
     "google_crc32c": {"checksums", "formats.tf_codecs", "formats.tf_table"},
     "google": {"formats.tf_entries", "formats.tf_state", "formats.tf_object_graph", "formats.tf_messages_pb2"},
     "ml_dtypes": {"dtypes", "casting"},
+    "einops": {"steps.rearrange"},
 }
 """Who may import what. numpy is wherever arrays are; `models` stands in for pydantic."""
 

@@ -38,6 +38,9 @@ ONLY_THE_LOADER_KNOWS = {
     "open-prefix": "what ends with a separator",
     "bad-order": "what is a permutation",
     "bad-split": "how many parts there are",
+    "bad-shape": "how many sizes may be open",
+    "bad-axes": "patterns of einops",
+    "bad-slice": "that a step of 0 goes nowhere",
     "needs-selector": "which steps demand a selector",
     "path-conflict": "what earlier steps save",
     "duplicate-key": "YAML itself",
@@ -108,6 +111,8 @@ def rules(targets: list[Any]) -> st.SearchStrategy[Any]:
     return rule | st.lists(rule, min_size=1, max_size=2)
 
 
+JOINING = {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans(), "incomplete": st.sampled_from(["error", "skip"])}
+TIE = {"policy": st.sampled_from(["drop", "duplicate", "error"]), "by": st.sampled_from(["value", "storage"]), "optional": st.booleans()}
 TARGET = [{"like": st.just("t.safetensors")}, {"variables": VARIABLES}]
 POLICY = st.sampled_from(["error", "warn", "allow"])
 STEPS: dict[str, st.SearchStrategy[Any]] = {
@@ -157,6 +162,14 @@ STEPS: dict[str, st.SearchStrategy[Any]] = {
         {**SELECTOR, "overflow": st.sampled_from(["inf", "saturate"]), "rounding": st.sampled_from(["nearest", "zero"])},
     ),
     "transpose": mapping({}, {**SELECTOR, "order": st.sampled_from([[1, 0], [0]])}),
+    "reshape": mapping({"shape": st.sampled_from([[], [-1, 2], [0]])}, SELECTOR),
+    "rearrange": mapping({"pattern": st.just("(a b) -> b a"), "axes": st.just({"a": 2})}, SELECTOR),
+    "slice": mapping({"stop": st.integers(-2, 2)}, {**SELECTOR, "axis": st.integers(-2, 2), "start": st.just(0), "step": st.just(-1)})
+    | mapping({"indices": st.just([0, -1])}, SELECTOR),
+    "concat": mapping({"to": st.just("a")}, JOINING),
+    "stack": mapping({"to": st.just("a")}, JOINING),
+    "unstack": mapping({"to": st.just("a{i}")}, {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans()}),
+    "tie": mapping({"keys": st.just(["a", "b"])}, TIE) | mapping({"match": st.just("a"), "to": st.sampled_from(["b", ["b", "c"]])}, TIE),
     "split": mapping({"parts": st.just(2), "to": st.just(["a", "b"])}, {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans()})
     | mapping({"sizes": st.sampled_from([[3], [0]]), "to": st.just(["a"])}, SELECTOR),
 }

@@ -136,3 +136,10 @@ def _in_bytes(part: Expr) -> bool:
 def described(tensors: Mapping[str, Expr]) -> list[str]:
     """Each tensor with its dtype and shape."""
     return [f"{key} ({expr.spec})" for key, expr in tensors.items()]
+
+
+def changed(state: State, tensors: Mapping[str, Expr]) -> State:
+    """The state with other tensors under these keys, made by its step."""
+    table = state.table
+    rows = {key: Entry(expr, Trail(state.step, key, table[key].trail), table[key].source) for key, expr in tensors.items()}
+    return state.rows(table.plus(rows))
