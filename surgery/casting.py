@@ -35,6 +35,9 @@ def check(source: DType, target: DType, overflow: str, rounding: str) -> PlanErr
     """
     if source == target:
         return None
+    if target.block > 1:
+        help = "save as float16 or bfloat16, and quantise that with llama.cpp"
+        return PlanError(f"{source} cannot be cast to {target}", code="no-cast", notes=["nothing is quantised into blocks here"], help=help)
     for dtype, help in ((source, "select other keys"), (target, "use another dtype")):
         if not dtype.computable:
             notes = [f"{dtype} has no values to compute with"]

@@ -22,6 +22,7 @@ class DType(NamedTuple):
     kind: str  # bool, int, uint, float, complex, quantized, string, opaque
     bits: int
     numpy: str = ""  # name in numpy or ml_dtypes; "" where there is none
+    block: int = 1  # numbers that an element stands for; more than one in quantised blocks
 
     def __str__(self) -> str:
         return self.name
@@ -43,34 +44,37 @@ class DType(NamedTuple):
 
 
 _GGUF_BLOCKS = {
-    "q1_0": 18,
-    "q2_k": 84,
-    "q3_k": 110,
-    "q4_0": 18,
-    "q4_1": 20,
-    "q4_k": 144,
-    "q5_0": 22,
-    "q5_1": 24,
-    "q5_k": 176,
-    "q6_k": 210,
-    "q8_0": 34,
-    "q8_1": 40,
-    "q8_k": 292,
-    "iq1_m": 56,
-    "iq1_s": 50,
-    "iq2_s": 82,
-    "iq2_xs": 74,
-    "iq2_xxs": 66,
-    "iq3_s": 110,
-    "iq3_xxs": 98,
-    "iq4_nl": 18,
-    "iq4_xs": 136,
-    "mxfp4": 17,
-    "nvfp4": 36,
-    "tq1_0": 54,
-    "tq2_0": 66,
+    "q1_0": (128, 18),
+    "q2_k": (256, 84),
+    "q3_k": (256, 110),
+    "q4_0": (32, 18),
+    "q4_1": (32, 20),
+    "q4_k": (256, 144),
+    "q5_0": (32, 22),
+    "q5_1": (32, 24),
+    "q5_k": (256, 176),
+    "q6_k": (256, 210),
+    "q8_0": (32, 34),
+    "q8_1": (32, 40),
+    "q8_k": (256, 292),
+    "iq1_m": (256, 56),
+    "iq1_s": (256, 50),
+    "iq2_s": (256, 82),
+    "iq2_xs": (256, 74),
+    "iq2_xxs": (256, 66),
+    "iq3_s": (256, 110),
+    "iq3_xxs": (256, 98),
+    "iq4_nl": (32, 18),
+    "iq4_xs": (256, 136),
+    "mxfp4": (32, 17),
+    "nvfp4": (64, 36),
+    "tq1_0": (256, 54),
+    "tq2_0": (256, 66),
 }
-"""ggml's quantised types and the bytes of a block: an element is a block, in which 32 to 256 numbers share their scales."""
+"""ggml's quantised types, each with the numbers and the bytes of a block. An element is a block, whose numbers share their scales.
+
+Source: `GGML_QUANT_SIZES` of the gguf package 0.19.
+"""
 
 
 def _table() -> dict[str, DType]:
@@ -98,7 +102,7 @@ def _table() -> dict[str, DType]:
         rows += [DType(f"complex{bits}", f"c{bits}", "complex", bits, f"complex{bits}")]
     for name, base in (("qint8", "int8"), ("quint8", "uint8"), ("qint16", "int16"), ("quint16", "uint16"), ("qint32", "int32")):
         rows += [DType(name, name, "quantized", int(base.lstrip("uint")), base)]
-    rows += [DType(f"gguf_{name}", name, "opaque", 8 * nbytes) for name, nbytes in _GGUF_BLOCKS.items()]
+    rows += [DType(f"gguf_{name}", name, "opaque", 8 * nbytes, f"V{nbytes}", block) for name, (block, nbytes) in _GGUF_BLOCKS.items()]
     return {row.name: row for row in rows}
 
 
@@ -108,7 +112,7 @@ DTYPES: dict[str, DType] = _table()
 
 @cache
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    """The little-endian numpy (or ml_dtypes) type of `dtype`; quantized types appear as plain integers.
+    """The little-endian numpy (or ml_dtypes) type of `dtype`; quantized types appear as plain integers, quantised blocks as bytes (`V18`).
 
     Raises:
         TypeError: the type has no array form (`variant`, bit-packed types).

@@ -23,6 +23,8 @@ OPTIONS: frozenset[str] = frozenset()
 
 _CHUNK_NBYTES = 1 << 30
 """An array of more bytes is stored in chunks: msgpack's own limit is 2**32, flax's is this."""
+_MOST_TENSORS = 25_000
+"""That are written, so that they can be read again."""
 _SCALARS = "scalars"
 _NAME_OF = {dtype: name for name, dtype in TYPES.items()}
 
@@ -79,6 +81,9 @@ def layout(bundle: Bundle) -> Layout:
     folder, name = posixpath.split(bundle.path)
     if not name:
         raise PlanError(f"{bundle.path} names no file", code="bad-option", help="name a file in it")
+    if len(bundle.tensors) > _MOST_TENSORS:
+        fact = f"a flax file holds {_MOST_TENSORS:,} tensors here, not {len(bundle.tensors):,}"
+        raise PlanError(fact, code="too-many-tensors", help="save several files, each with a part of the keys")
     root: dict[str, Any] = {}
     leaves = _leaves(bundle)
     for key in (*bundle.tensors, *leaves):

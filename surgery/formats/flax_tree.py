@@ -25,6 +25,8 @@ _AXES_LIMIT = 64
 _MOST_LEAVES = 1 << 16
 _MOST_LEAF_BYTES = 4 << 20
 """Of leaves that are no tensors, in all."""
+_MOST_KEY_CHARS = 16 << 20
+"""Of all keys and the beginnings of keys: with long names at the root, each key below is as long."""
 
 
 class Tree:
@@ -37,6 +39,7 @@ class Tree:
         self.notes: dict[str, None] = {}
         self._reader = reader
         self._leaf_bytes = 0
+        self._key_chars_left = _MOST_KEY_CHARS
         item = reader.item()
         if item.kind == "map":
             self._visit_map(item, "", 0)
@@ -47,13 +50,13 @@ class Tree:
 
     def _visit(self, item: Item, key: str, depth: int) -> None:
         if depth > DEEPEST:
-            raise self._unsupported(f"mappings nested more than {DEEPEST} deep", item.start)
+            raise self._reader.unsupported(f"mappings nested more than {DEEPEST} deep", item.start)
         if item.kind == "map" and item.value:
             self._visit_map(item, key, depth)
         elif item.kind == "array" and item.value:
             self._note("lists become mappings of numbers when it is saved as flax")
             for number in range(item.value):
-                self._visit(self._reader.item(), f"{key}/{number}", depth + 1)
+                self._visit(self._reader.item(), self._key(f"{key}/", str(number)), depth + 1)
         elif item.kind == "ext" and item.value in (NDARRAY, SCALAR):
             self._add(key, Stored(array_of(self._reader, item)), item)
         else:
@@ -66,7 +69,13 @@ class Tree:
             if name == CHUNKED and number == 0 and depth:
                 self._add(key, self._joined(item), item)
                 return
-            self._visit(self._reader.item(), prefix + name, depth + 1)
+            self._visit(self._reader.item(), self._key(prefix, name), depth + 1)
+
+    def _key(self, prefix: str, name: str) -> str:
+        self._key_chars_left -= len(prefix) + len(name)
+        if self._key_chars_left < 0:
+            raise self._reader.unsupported("keys that are too long", self._reader.at)
+        return prefix + name
 
     def _name(self, item: Item) -> str:
         if item.kind == "plain" and type(item.value) is int:
@@ -89,7 +98,7 @@ class Tree:
         self._refuse_twice(key, item)
         self._leaf_bytes += item.stop - item.start
         if self._leaf_bytes > _MOST_LEAF_BYTES or len(self.metadata) >= _MOST_LEAVES:
-            raise self._unsupported("too much that is no tensor", item.start)
+            raise self._reader.unsupported("too much that is no tensor", item.start)
         self.metadata[key] = json.dumps(self._plain(item), ensure_ascii=False)
 
     def _plain(self, item: Item) -> Any:
@@ -135,10 +144,6 @@ class Tree:
 
     def _note(self, text: str) -> None:
         self.notes[f"{self._reader.file.path}: {text}"] = None
-
-    def _unsupported(self, what: str, start: int) -> UnsupportedFeature:
-        where = f"{self._reader.file.path}, byte {start:,}"
-        return UnsupportedFeature(f"{self._reader.file.path} has {what}", notes=[where], help="save the parameters alone")
 
 
 def array_of(reader: Reader, item: Item) -> Extent:

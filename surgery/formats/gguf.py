@@ -19,6 +19,7 @@ from surgery.expr import Expr, Stored
 from surgery.formats import suffixes
 from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, ReadAt, refuse_dtypes
 from surgery.formats.gguf_cursor import Cursor
+from surgery.formats.gguf_split import first_in, joined
 from surgery.formats.gguf_types import CODE_OF, TYPES
 from surgery.formats.gguf_values import UINT32, Value, read_value, value_of
 from surgery.tensors import Extent, SourceFile, TensorSpec
@@ -33,20 +34,23 @@ _VERSIONS_READ = (2, 3)
 _ALIGNMENT_KEY = "general.alignment"
 _ALIGNMENT = 32
 _MOST_ALIGNMENT = 1 << 20
-_SPLIT_KEY = "split.count"
 _AXES_LIMIT = 64
 _VALUE_NBYTES = 13
 _ENTRY_NBYTES = 24
 """Bytes of a key/value and of a tensor's entry, at their shortest."""
-_MOST_VALUES = 1 << 16
-_MOST_ENTRIES = 1 << 18
+_COST = 20
+"""Of reading a key/value or an entry, in items of an array."""
+_MOST_TENSORS = 1 << 16
+"""That are written, so that they can be read again beside any vocabulary."""
 _GGML_AXES = 4
 _GGML_NAME_NBYTES = 63
 """What ggml is built to load, by GGML_MAX_DIMS and GGML_MAX_NAME."""
 
 
 def locate(path: str, disk: Disk) -> str | None:
-    """Recognise a file by its magic number or its suffix."""
+    """Recognise a file by its magic number or its suffix, and a folder by the names of one model's parts."""
+    if disk.is_folder(path):
+        return first_in(path, disk.names(path))
     if not disk.is_file(path):
         return None
     return path if path.endswith(suffixes(NAME)) or _looks_right(path, disk) else None
@@ -60,20 +64,25 @@ def _looks_right(path: str, disk: Disk) -> bool:
 def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
     """List the tensors in the order of their data, without reading any of them. The text of metadata is JSON.
 
+    The first file of a model in several stands for all of them.
+
     Raises:
         CorruptFile: a front that contradicts itself or the file's size, names that occur twice, data that overlaps.
         UnsupportedFeature: version 1, element types that ggml has taken out or this version does not know, big-endian quantised blocks.
+        SourceError: a file of the model is not there.
     """
+    return joined(_index_file(location, disk), disk, _index_file)
+
+
+def _index_file(location: str, disk: Disk) -> Indexed:
     file, read = disk.open(location)
     cursor, count, values = _read_values(file, read)
     entries = [_read_entry(cursor) for _ in range(count)]
     alignment = _alignment(cursor, values)
     data_start = _padded(cursor.at, alignment)
     tensors = _tensors(cursor, entries, data_start, alignment)
-    parts = values.get(_SPLIT_KEY)
-    notes = (f"{location} is one of {parts.text} files of a model; the others are not read",) if parts and parts.text not in ("0", "1") else ()
     metadata = {key: value.text for key, value in values.items()}
-    return Indexed(NAME, location, tensors, metadata, (file,), notes=notes, attachments=values)
+    return Indexed(NAME, location, tensors, metadata, (file,), attachments=values)
 
 
 def _read_values(file: SourceFile, read: ReadAt) -> tuple[Cursor, int, dict[str, Value]]:
@@ -87,7 +96,7 @@ def _read_values(file: SourceFile, read: ReadAt) -> tuple[Cursor, int, dict[str,
     if version not in _VERSIONS_READ:
         raise cursor.unsupported(f"version {version} of GGUF; 2 and 3 are read here")
     count, value_count = cursor.numbers("Q", 2)
-    _claim(cursor, value_count, _VALUE_NBYTES, _MOST_VALUES, "key/values")
+    cursor.claim(value_count, _VALUE_NBYTES, "key/values", _COST)
     values: dict[str, Value] = {}
     for _ in range(value_count):
         start = cursor.at
@@ -95,14 +104,8 @@ def _read_values(file: SourceFile, read: ReadAt) -> tuple[Cursor, int, dict[str,
         if key in values:
             raise cursor.corrupt(f"the key `{key}` occurs twice", start)
         values[key] = read_value(cursor)
-    _claim(cursor, count, _ENTRY_NBYTES, _MOST_ENTRIES, "tensors")
+    cursor.claim(count, _ENTRY_NBYTES, "tensors", _COST)
     return cursor, count, values
-
-
-def _claim(cursor: Cursor, count: int, least_nbytes: int, most: int, what: str) -> None:
-    cursor.claim(count, least_nbytes, what)
-    if count > most:
-        raise cursor.unsupported(f"{count:,} {what}; {most:,} at most are read here")
 
 
 class _Entry(NamedTuple):
@@ -127,7 +130,8 @@ def _read_entry(cursor: Cursor) -> _Entry:
             notes=[f"{cursor.file.path}, bytes {start:,} to {cursor.at:,}"],
             help="quantise the model again with a current llama.cpp",
         )
-    dtype, block = TYPES[code]
+    dtype = TYPES[code]
+    block = dtype.block
     if block > 1:
         if not shape or shape[-1] % block:
             raise cursor.corrupt(f"the rows of `{key}` are no whole blocks of {block}", start)
@@ -191,6 +195,9 @@ def layout(bundle: Bundle) -> Layout:
     folder, name = posixpath.split(bundle.path)
     if not name:
         raise PlanError(f"{bundle.path} names no file", code="bad-option", help="name a file in it")
+    if len(bundle.tensors) > _MOST_TENSORS:
+        fact = f"a gguf file holds {_MOST_TENSORS:,} tensors here, not {len(bundle.tensors):,}"
+        raise PlanError(fact, code="too-many-tensors", help="save several files, each with a part of the keys")
     values = _values(bundle)
     alignment = int.from_bytes(values[_ALIGNMENT_KEY].data, "little") if _ALIGNMENT_KEY in values else _ALIGNMENT
     parts = [_MAGIC, struct.pack("<IQQ", _VERSION, len(bundle.tensors), len(values))]
@@ -236,7 +243,7 @@ def _string(text: str) -> bytes:
 
 def _entry(key: str, spec: TensorSpec, rel_start: int) -> bytes:
     code = CODE_OF[spec.dtype]
-    block = TYPES[code].block
+    block = spec.dtype.block
     if block > 1 and not spec.shape:
         raise PlanError(f"`{key}` is one block of {spec.dtype} without an axis", code="shape-not-storable", help="`drop` it")
     shape = (*spec.shape[:-1], spec.shape[-1] * block) if block > 1 else spec.shape

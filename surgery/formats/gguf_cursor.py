@@ -13,10 +13,13 @@ from surgery.formats.base import ReadAt
 from surgery.tensors import SourceFile
 
 _FIRST_READ = 16 << 10
-_MOST_BYTES = 24 << 20
-"""Of everything before the data. The vocabulary of 262,144 tokens and its merges take some 20 MB."""
-_MOST_ITEMS = 1_400_000
-"""In all arrays of a file together."""
+_MOST_BYTES = 20 << 20
+"""Of everything before the data. The largest vocabularies, 262,144 tokens and 514,000 merges, take some 17 MB."""
+_MOST_WORK = 1_600_000
+"""Items of all arrays together, other things by what they cost in items. With scores and types, those vocabularies have 1,562,000."""
+_MOST_STRING_BYTES = 1 << 20
+_ENOUGH_BYTES = 1 << 20
+"""Of strings that are held at once."""
 _MOST_ODD_BYTES = 1 << 20
 """Of strings that are not UTF-8, in all: tokens may be parts of characters, but their JSON is six times as long."""
 
@@ -33,8 +36,9 @@ class Cursor:
         self.order = "<"
         self._read = read
         self._data = bytearray()
-        self._items_left = _MOST_ITEMS
+        self._work_left = _MOST_WORK
         self._odd_left = _MOST_ODD_BYTES
+        self._told_left = _MOST_BYTES
 
     def take(self, nbytes: int) -> bytes:
         """The next bytes."""
@@ -56,31 +60,64 @@ class Cursor:
 
     def text(self, *, strict: bool = True) -> str:
         """The next string, a length and UTF-8; without `strict` other bytes become surrogates, with it they raise CorruptFile."""
-        start = self._reach(8)
-        nbytes = int.from_bytes(self._data[self.at : start], "big" if self.order == ">" else "little")
-        self.at = start
-        self.at = self._reach(nbytes)
+        (nbytes,) = self.numbers("Q", 1)
+        if nbytes > _MOST_STRING_BYTES and nbytes <= self.file.nbytes - self.at:
+            raise self.unsupported(f"a text of {nbytes:,} bytes among its key/values")
+        start, self.at = self.at, self._reach(nbytes)
         try:
             return self._data[start : self.at].decode()
         except UnicodeDecodeError as fault:
             if strict:
                 raise self.corrupt("a name is not UTF-8", start, str(fault)) from None
-        self._odd_left -= nbytes
+        return self._odd_text(start)
+
+    def texts(self, most: int) -> list[str]:
+        """So many strings, or fewer where they are long, read as `text` does without `strict`."""
+        found = []
+        length = struct.Struct(f"{self.order}Q").unpack_from
+        data, at = self._data, self.at
+        have, enough = len(data), at + _ENOUGH_BYTES
+        for _ in range(most):  # a vocabulary has half a million: no calls here that can be spared
+            if at > enough:
+                break
+            start = at + 8
+            stop = start + length(data, at)[0] if start <= have else have + 1
+            if stop > have or stop - start > _MOST_STRING_BYTES:
+                self.at = at
+                found.append(self.text(strict=False))
+                have, at = len(data), self.at
+                continue
+            try:
+                found.append(data[start:stop].decode())
+            except UnicodeDecodeError:
+                self.at = stop
+                found.append(self._odd_text(start))
+            at = stop
+        self.at = at
+        return found
+
+    def _odd_text(self, start: int) -> str:
+        self._odd_left -= self.at - start
         if self._odd_left < 0:
             raise self.unsupported(f"more than {_MOST_ODD_BYTES:,} bytes of text that is not UTF-8")
         return self._data[start : self.at].decode(errors="surrogateescape")
 
-    def claim(self, count: int, least_nbytes: int, what: str) -> None:
-        """Refuse a count of things of at least that many bytes each for which the rest of the file has no room."""
+    def claim(self, count: int, least_nbytes: int, what: str, cost: int = 1) -> None:
+        """Refuse a count of things of at least that many bytes each for which the rest of the file has no room, or which are beyond all measure.
+
+        `cost` is how long one of them takes to read, in items of an array.
+        """
         if count * least_nbytes > self.file.nbytes - self.at:
             raise self.corrupt(f"it claims {count:,} {what}, for which it is too short", self.at)
+        self._work_left -= count * cost
+        if self._work_left < 0:
+            raise self.unsupported(f"{count:,} {what}, in all more than are read here")
 
-    def claim_items(self, count: int, nbytes: int) -> None:
-        """Refuse an array that the rest of the file has no room for, or that makes all arrays together longer than any vocabulary."""
-        self.claim(count, nbytes, "array items")
-        self._items_left -= count
-        if self._items_left < 0:
-            raise self.unsupported(f"arrays of more than {_MOST_ITEMS:,} items before its data")
+    def told(self, nbytes: int) -> None:
+        """Refuse values that take more text to tell than a front may have bytes: control characters are six times as long in JSON."""
+        self._told_left -= nbytes
+        if self._told_left < 0:
+            raise self.unsupported(f"key/values of more than {_MOST_BYTES:,} bytes as text")
 
     def corrupt(self, fact: str, start: int, *more: str) -> CorruptFile:
         """The error for what stands between `start` and here."""
@@ -105,7 +142,7 @@ class Cursor:
         if stop > _MOST_BYTES:
             raise self.unsupported(f"more than {_MOST_BYTES:,} bytes before its data")
         have = len(self._data)
-        self._data += self._read(have, min(max(stop, 2 * have, _FIRST_READ), self.file.nbytes))
+        self._data += self._read(have, min(max(stop, 2 * have, _FIRST_READ), self.file.nbytes, _MOST_BYTES))
 
 
 COPY_AGAIN = "the source is damaged or still being written; copy it again"

@@ -18,6 +18,11 @@ _CODES = {0: "B", 1: "b", 2: "H", 3: "h", UINT32: "I", INT32: "i", FLOAT32: "f",
 _FLOATS = (FLOAT32, 12)
 _NAMES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "string", "array", "uint64", "int64", "float64")
 _LEAST_STRING = 8
+_LEAST_ARRAY = 12
+_DEEPEST = 8
+_COSTS = {FLOAT32: 2, 12: 2, ARRAY: 20}
+"""How long an item takes to read, in integers or strings."""
+_AT_ONCE = 1 << 14
 _INTEGERS = (UINT32, INT32, UINT64, INT64)
 """In the order in which a new value tries them."""
 
@@ -40,50 +45,83 @@ class Value(NamedTuple):
 def read_value(cursor: Cursor) -> Value:
     """The next value. Raises CorruptFile and UnsupportedFeature as the cursor does."""
     kind = cursor.number("I")
+    reading = _Reading(cursor)
     start = cursor.at
-    parsed = _parse(cursor, kind)
-    data = cursor.since(start) if cursor.order == "<" else _encoded(kind, parsed)
-    return Value(kind, data, _json(_plain(kind, parsed)))
-
-
-def _parse(cursor: Cursor, kind: int) -> Any:
-    """A number, bool or str, or `Items`."""
-    if kind == STRING:
-        return cursor.text(strict=False)
-    return _parse_items(cursor) if kind == ARRAY else _parse_numbers(cursor, kind, 1)[0]
-
-
-def _parse_items(cursor: Cursor) -> Items:
-    kind, count = cursor.number("I"), cursor.number("Q")
     if kind == ARRAY:
-        raise cursor.unsupported("an array of arrays among its key/values, which ggml does not read either")
-    cursor.claim_items(count, _LEAST_STRING if kind == STRING else struct.calcsize(_CODES.get(kind, "B")))
-    if kind == STRING:
-        return Items(kind, [cursor.text(strict=False) for _ in range(count)])
-    return Items(kind, list(_parse_numbers(cursor, kind, count)))
+        reading.array(1)
+    else:
+        reading.run(kind, 1)
+    return Value(kind, cursor.since(start) if cursor.order == "<" else bytes(reading.data), reading.text.decode())
 
 
-def _parse_numbers(cursor: Cursor, kind: int, count: int) -> tuple[Any, ...]:
-    start = cursor.at
-    if kind not in _CODES:
-        raise cursor.corrupt(f"there is no type {kind} of values", start - 4)
-    found = cursor.numbers(_CODES[kind], count)
-    if kind != BOOL:
-        return found
-    if found and max(found) > 1:
-        raise cursor.corrupt("a bool is neither 0 nor 1", start)
-    return tuple(map(bool, found))
+class _Reading:
+    """Reads one value. Its JSON is put together from runs of items, as all items at once would take many times their bytes.
+
+    `data` is what a little-endian file would have, and is made where the file is not one itself.
+    """
+
+    def __init__(self, cursor: Cursor) -> None:
+        self.data = bytearray()
+        self.text = bytearray()
+        self._cursor = cursor
+        self._swaps = cursor.order == ">"
+
+    def array(self, depth: int) -> None:
+        """An array, perhaps of arrays."""
+        cursor = self._cursor
+        kind, count = cursor.number("I"), cursor.number("Q")
+        if depth > _DEEPEST:
+            raise cursor.unsupported(f"arrays more than {_DEEPEST} deep")
+        if self._swaps:
+            self.data += struct.pack("<IQ", kind, count)
+        cursor.claim(count, _least_nbytes(kind), "array items", _COSTS.get(kind, 1))
+        self.text += b"["
+        if kind == ARRAY:
+            for number in range(count):
+                self._tell(", " if number else "")
+                self.array(depth + 1)
+        else:
+            self.run(kind, count)
+        self.text += b"]"
+
+    def run(self, kind: int, count: int) -> None:
+        """So many values of one type, which is not ARRAY."""
+        done = 0
+        while done < count:
+            values = self._parsed(kind, min(_AT_ONCE, count - done))
+            if self._swaps:
+                self.data += _encoded_run(kind, values)
+            self._tell((", " if done else "") + _json(_shortened(values) if kind == FLOAT32 else values)[1:-1])
+            done += len(values)
+
+    def _parsed(self, kind: int, count: int) -> list[Any]:
+        """The next items, at least one."""
+        cursor, start = self._cursor, self._cursor.at
+        if kind == STRING:
+            return cursor.texts(count)
+        if kind not in _CODES:
+            raise cursor.corrupt(f"there is no type {kind} of values", start - 4)
+        found = cursor.numbers(_CODES[kind], count)
+        if kind != BOOL:
+            return list(found)
+        if max(found) > 1:
+            raise cursor.corrupt("a bool is neither 0 nor 1", start)
+        return list(map(bool, found))
+
+    def _tell(self, text: str) -> None:
+        told = text.encode()
+        self._cursor.told(len(told))
+        self.text += told
 
 
-def _plain(kind: int, parsed: Any) -> Any:
-    """What JSON has for it; a float32 becomes the shortest number that stands for it."""
-    if isinstance(parsed, Items):
-        return _shortened(parsed.values) if parsed.kind == FLOAT32 else parsed.values
-    return _shortened([parsed])[0] if kind == FLOAT32 else parsed
+def _least_nbytes(kind: int) -> int:
+    """Of an item of this type; 1 where there is no such type."""
+    return {STRING: _LEAST_STRING, ARRAY: _LEAST_ARRAY}.get(kind) or struct.calcsize(_CODES.get(kind, "B"))
 
 
 def _shortened(values: list[float]) -> list[float]:
-    short = [float(f"{value:.7g}") for value in values]
+    """Each float32 as the number with the fewest digits that stands for it; what seven digits do not tell stays as it is."""
+    short = list(map(float, ("%.7g " * len(values) % tuple(values)).split()))
     packing = f"<{len(values)}f"
     back = struct.unpack(packing, struct.pack(packing, *short))
     return [fewer if same == value else value for fewer, same, value in zip(short, back, values, strict=True)]
@@ -100,15 +138,18 @@ def _json(plain: Any) -> str:
 
 def _encoded(kind: int, parsed: Any) -> bytes:
     """The little-endian bytes of a value. Raises ValueError where a number does not fit."""
-    if kind == STRING:
-        data: bytes = parsed.encode(errors="surrogateescape")
-        return struct.pack("<Q", len(data)) + data
     if kind != ARRAY:
-        return _packed(kind, [parsed])
-    head = struct.pack("<IQ", parsed.kind, len(parsed.values))
-    if parsed.kind == STRING:
-        return head + b"".join(_encoded(STRING, item) for item in parsed.values)
-    return head + _packed(parsed.kind, parsed.values)
+        return _encoded_run(kind, [parsed])
+    return struct.pack("<IQ", parsed.kind, len(parsed.values)) + _encoded_run(parsed.kind, parsed.values)
+
+
+def _encoded_run(kind: int, values: list[Any]) -> bytes:
+    return b"".join(map(_string, values)) if kind == STRING else _packed(kind, values)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode(errors="surrogateescape")
+    return struct.pack("<Q", len(data)) + data
 
 
 def _packed(kind: int, values: list[Any]) -> bytes:
@@ -147,6 +188,8 @@ def _like(plain: Any, before: Value, text: str) -> Any:
     if type(plain) is not list:
         raise ValueError("it was an array")
     kind = int.from_bytes(before.data[:4], "little")
+    if kind == ARRAY:
+        raise ValueError("it was an array of arrays, which can only be kept or taken away")
     return Items(kind, [_of_kind(item, kind) for item in plain])
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
-from surgery.errors import CorruptFile
+from surgery.errors import CorruptFile, UnsupportedFeature
 from surgery.formats.base import ReadAt
 from surgery.tensors import SourceFile
 
 COPY_AGAIN = "the source is damaged or still being written; copy it again"
 _WINDOW = 4 << 10
+_MOST_ITEMS = 300_000
+"""Of a file. An array is 6 items and one more for each of its axes; the largest states of optimizers have some thousand arrays."""
+_MOST_TEXT_BYTES = 4 << 20
 _HEAD_NBYTES = 9
 _NUMBERS = {0xCA: "f", 0xCB: "d", 0xCC: "B", 0xCD: "H", 0xCE: "I", 0xCF: "Q", 0xD0: "b", 0xD1: "h", 0xD2: "i", 0xD3: "q"}
 _SIMPLE = {0xC0: None, 0xC2: False, 0xC3: True}
@@ -51,10 +54,11 @@ class Item(NamedTuple):
 
 
 class _Window:
-    """Small reads that lie near each other become one."""
+    """Small reads that lie near each other become one. Also counts the items that are left to be read."""
 
     def __init__(self, read: ReadAt, nbytes: int) -> None:
         self._read = read
+        self.items_left = _MOST_ITEMS
         self._nbytes = nbytes
         self._data = b""
         self._start = 0
@@ -66,7 +70,10 @@ class _Window:
 
 
 class Reader:
-    """A place in a range of a file, read item by item. All methods raise CorruptFile for what cannot be in that range."""
+    """A place in a range of a file, read item by item. All methods raise CorruptFile for what cannot be in that range.
+
+    `item` raises UnsupportedFeature for files of more items than any state has.
+    """
 
     def __init__(self, file: SourceFile, read: ReadAt) -> None:
         self.file = file
@@ -85,7 +92,9 @@ class Reader:
         return self._window.bytes(item.start, item.stop)
 
     def text(self, item: Item) -> str:
-        """The text of a "str"."""
+        """The text of a "str". Raises UnsupportedFeature where it is as long as no text is."""
+        if item.stop - item.start > _MOST_TEXT_BYTES:
+            raise self.unsupported(f"a text of {item.stop - item.start:,} bytes", item.start)
         try:
             return self.content(item).decode()
         except UnicodeDecodeError as fault:
@@ -94,6 +103,9 @@ class Reader:
     def item(self) -> Item:
         """The next head; goes on behind the content of "str", "bin" and "ext", and behind the head of all others."""
         start = self.at
+        self._window.items_left -= 1
+        if self._window.items_left < 0:
+            raise self.unsupported(f"more than {_MOST_ITEMS:,} items", start)
         head = self._window.bytes(start, min(start + _HEAD_NBYTES, self.stop))
         try:
             item = _read_head(head, start)
@@ -106,6 +118,10 @@ class Reader:
             raise self.corrupt(f"an item would end at byte {least:,} or later, of {self.stop:,}", start)
         self.at = item.stop
         return item
+
+    def unsupported(self, what: str, start: int) -> UnsupportedFeature:
+        """The error for something well-formed at `start` that is not read here."""
+        return UnsupportedFeature(f"{self.file.path} has {what}", notes=[f"{self.file.path}, byte {start:,}"], help="save the parameters alone")
 
     def corrupt(self, fact: str, start: int, *more: str) -> CorruptFile:
         """The error for what begins at `start`."""

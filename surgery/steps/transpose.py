@@ -11,6 +11,7 @@ from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import State, Step
 from surgery.table import Entry, Trail
+from surgery.tensors import TensorSpec
 
 
 class Transpose(Step, Selector):
@@ -45,12 +46,18 @@ class Transpose(Step, Selector):
         unmovable = [f"{key} ({spec})" for key, spec in specs.items() if not spec.dtype.itemsize and len(spec.shape) > 1]
         if unmovable:
             raise PlanError("tensors whose elements have no fixed width cannot be transposed", code="not-computable", notes=[listed(unmovable)])
+        blocks = [f"{key} ({spec})" for key, spec in specs.items() if spec.dtype.block > 1 and self._order(spec)[-1:] != (len(spec.shape) - 1,)]
+        if blocks:
+            help = "`cast` them to float32 before"
+            raise PlanError("quantised blocks lie along the last axis, which cannot move", code="not-computable", notes=[listed(blocks)], help=help)
         rows = {}
         for key in chosen.keys:
             entry = state.table[key]
-            order = tuple(self.order) if self.order is not None else tuple(reversed(range(len(specs[key].shape))))
-            rows[key] = Entry(Node(entry.expr, order), Trail(state.step, key, entry.trail), entry.source)
+            rows[key] = Entry(Node(entry.expr, self._order(specs[key])), Trail(state.step, key, entry.trail), entry.source)
         return state.rows(state.table.plus(rows))
+
+    def _order(self, spec: TensorSpec) -> tuple[int, ...]:
+        return tuple(self.order) if self.order is not None else tuple(reversed(range(len(spec.shape))))
 
 
 STEP = Transpose

@@ -168,12 +168,31 @@ def test_damage_is_named_with_file_and_bytes(tmp_path: Path, stored: bytes, says
         (tree(a=array(name="object")), "the element type 'object'"),
         (tree(a=array(name="x" * 5000)), "the element type ''"),
         (tree(a=pack("x" * (5 << 20))), "too much that is no tensor"),
+        (b"\x81" + pack("x" * (5 << 20)) + b"\xc0", "a text of 5,242,880 bytes"),
+        (
+            (b"\x81" + pack("x" * 60_000)) * 90 + b"\xde\x03\xe8" + b"".join(pack(str(number)) + b"\xc0" for number in range(1000)),
+            "keys that are too long",
+        ),
         (tree(a=b"\xdd" + struct.pack(">I", 70_000) + bytes(70_000)), "too much that is no tensor"),
+        (tree(a=b"\xdd" + struct.pack(">I", 60_000) + array((), data=b"a") * 60_000), "more than 300,000 items"),
+        (
+            tree(
+                a=b"\x83"
+                + pack("__msgpack_chunked_array__")
+                + b"\xc3"
+                + pack("shape")
+                + b"\xdf\0\4\0\0"
+                + b"".join(pack(str(number)) + b"\1" for number in range(1 << 18))
+            ),
+            "more than 300,000 items",
+        ),
     ],
-    ids=["deep maps", "deep lists", "objects", "long type", "long text", "many leaves"],
+    ids=["deep maps", "deep lists", "objects", "long type", "long text", "long name", "long keys", "many leaves", "many arrays", "many chunks"],
 )
 def test_what_this_version_does_not_read_is_told_apart_from_damage(tmp_path: Path, stored: bytes, says: str) -> None:
+    began = time.process_time()
     fault = fault_of(tmp_path / "a.msgpack", stored)
+    assert time.process_time() - began < 1
     assert isinstance(fault, UnsupportedFeature)
     assert says in render(fault)
 
@@ -277,3 +296,10 @@ def test_metadata_that_msgpack_cannot_hold_is_refused(tmp_path: Path, text: str)
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="names no file"):
         flax.layout(bundle(f"{tmp_path}/", {}))
+
+
+def test_more_tensors_than_can_be_read_again_are_not_written(tmp_path: Path) -> None:
+    one = RawFile(tmp_path / "raw").tensor(TensorSpec(DTYPES["int8"], (1,)), b"a")
+    with pytest.raises(PlanError, match="holds 25,000 tensors here, not 25,001") as fault:
+        flax.layout(bundle(str(tmp_path / "out.msgpack"), {str(number): one for number in range(25_001)}))
+    assert fault.value.code == "too-many-tensors"

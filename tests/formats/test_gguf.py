@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -137,10 +139,119 @@ def test_a_version_2_file_is_read(tmp_path: Path) -> None:
     assert content(index(tmp_path / "a.gguf").tensors["w"], FolderDisk()) == b"ab"
 
 
-def test_one_file_of_a_split_model_says_so(tmp_path: Path) -> None:
-    (tmp_path / "a-00001-of-00003.gguf").write_bytes(file_of([value("split.count", 2, b"\3\0")], []))
-    (note,) = index(tmp_path / "a-00001-of-00003.gguf").notes
-    assert note == f"{tmp_path}/a-00001-of-00003.gguf is one of 3 files of a model; the others are not read"
+# A model in several files
+
+
+def test_the_first_file_stands_for_all() -> None:
+    found = index(DATA / "split-00001-of-00003.gguf")
+    assert {key: content(expr, FolderDisk()) for key, expr in found.tensors.items()} == {
+        f"blk.{number}.w": struct.pack("<6f", *[number] * 6) for number in range(5)
+    }
+    assert found.metadata == {"general.architecture": '"tiny"', "general.name": '"Größe"'}
+    assert [Path(file.path).name for file in found.files] == [f"split-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+
+
+def test_what_is_saved_is_one_file(tmp_path: Path) -> None:
+    saved_as_it_is(DATA / "split-00001-of-00003.gguf", tmp_path)
+    found = index(tmp_path / "out.gguf")
+    assert [key for key in found.metadata if key.startswith("split.")] == []
+    assert len(found.tensors) == 5
+
+
+def test_another_file_is_read_by_itself_and_says_so() -> None:
+    found = index(DATA / "split-00002-of-00003.gguf")
+    assert list(found.tensors) == ["blk.2.w", "blk.3.w"]
+    assert found.notes == (f"{DATA}/split-00002-of-00003.gguf is one of 3 files of a model; the others are read with the first",)
+
+
+def part(number: int, count: int, tensors: int, *entries: bytes) -> bytes:
+    values = [value("split.no", 2, struct.pack("<H", number)), value("split.count", 2, struct.pack("<H", count))]
+    return file_of([*values, value("split.tensors.count", 5, struct.pack("<i", tensors))], list(entries), bytes(64))
+
+
+def write_parts(folder: Path, *parts: bytes, count: int = 2) -> Path:
+    for number, stored in enumerate(parts, 1):
+        (folder / f"m-0000{number}-of-0000{count}.gguf").write_bytes(stored)
+    return folder / f"m-00001-of-0000{count}.gguf"
+
+
+def test_a_folder_of_one_model_is_its_first_file(tmp_path: Path) -> None:
+    first = write_parts(tmp_path, part(0, 2, 0), part(1, 2, 0))
+    assert gguf.locate(str(tmp_path), FolderDisk()) == str(first)
+    first.unlink()
+    assert gguf.locate(str(tmp_path), FolderDisk()) == str(first), "which is then missed by name"
+    (tmp_path / "other-00002-of-00003.gguf").write_bytes(b"")
+    assert gguf.locate(str(tmp_path), FolderDisk()) is None
+
+
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    path = write_parts(tmp_path, part(0, 4, 2), part(1, 4, 2), count=4)
+    with pytest.raises(SourceError, match=r"2 files of the model .* not there: m-00003-of-00004\.gguf, m-00004-of-00004\.gguf") as fault:
+        index(path)
+    assert fault.value.code == "missing-shard"
+
+
+def test_a_first_file_under_another_name_cannot_tell_the_others(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(part(0, 2, 0))
+    with pytest.raises(SourceError, match="its name does not tell the others") as fault:
+        index(tmp_path / "model.gguf")
+    assert fault.value.code == "missing-shard"
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ((part(0, 2, 0), part(0, 2, 0)), "it does not say that it is file 2 of 2"),
+        ((part(0, 2, 0), part(1, 3, 0)), "it does not say that it is file 2 of 2"),
+        ((part(0, 2, 3, entry("a", (1,), 24, 0)), part(1, 2, 3)), "all files together should have 3 tensors, not 1"),
+        ((part(0, 2, 2, entry("a", (1,), 24, 0)), part(1, 2, 2, entry("a", (1,), 24, 0))), "`a` is in an earlier file, too"),
+    ],
+)
+def test_files_that_contradict_each_other_are_refused(tmp_path: Path, parts: tuple[bytes, bytes], says: str) -> None:
+    with pytest.raises(CorruptFile) as fault:
+        index(write_parts(tmp_path, *parts))
+    assert says in render(fault.value)
+
+
+def test_a_model_in_one_file_of_one_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(part(0, 1, 1, entry("a", (1,), 24, 0)))
+    assert list(index(tmp_path / "m.gguf").tensors) == ["a"]
+
+
+# Key/values
+
+
+def test_arrays_of_arrays_are_kept(tmp_path: Path) -> None:
+    rows = struct.pack("<IQ", ARRAY, 2) + struct.pack("<IQ2B", U8, 2, 7, 8) + struct.pack("<IQ", STRING, 1) + text("ä")
+    (tmp_path / "in.gguf").write_bytes(file_of([value("k", ARRAY, rows)], []))
+    assert index(tmp_path / "in.gguf").metadata == {"k": '[[7, 8], ["ä"]]'}
+    assert saved_as_it_is(tmp_path / "in.gguf", tmp_path) == (tmp_path / "in.gguf").read_bytes()
+    with pytest.raises(PlanError, match="array of arrays, which can only be kept"):
+        saved(index(tmp_path / "in.gguf"), tmp_path, {"k": "[[1]]"})
+
+
+def test_a_vocabulary_is_read_quickly_and_comes_out_as_it_was(tmp_path: Path) -> None:
+    tokens = [f"▁token{number}" for number in range(260_000)]
+    stored = struct.pack("<IQ", STRING, len(tokens)) + b"".join(map(text, tokens))
+    scores = struct.pack("<IQ", F32, len(tokens)) + struct.pack(f"<{len(tokens)}f", *range(len(tokens)))
+    (tmp_path / "in.gguf").write_bytes(file_of([value("tokens", ARRAY, stored), value("scores", ARRAY, scores)], []))
+    began = time.process_time()
+    found = index(tmp_path / "in.gguf")
+    assert time.process_time() - began < 1
+    assert json.loads(found.metadata["tokens"]) == tokens
+    assert json.loads(found.metadata["scores"]) == list(range(len(tokens)))
+    assert saved(found, tmp_path, dict(found.metadata)) == (tmp_path / "in.gguf").read_bytes()
+
+
+def test_long_arrays_come_out_alike_in_both_byte_orders(tmp_path: Path) -> None:
+    numbers = range(-20_000, 20_000)
+    for order, version in (("<", 3), (">", 3)):
+        name = struct.pack(f"{order}Q", 1) + b"k"
+        stored = name + struct.pack(f"{order}IIQ{len(numbers)}h", ARRAY, 3, len(numbers), *numbers)
+        (tmp_path / "in.gguf").write_bytes(b"GGUF" + struct.pack(f"{order}IQQ", version, 0, 1) + stored)
+        found = index(tmp_path / "in.gguf")
+        assert json.loads(found.metadata["k"]) == list(numbers)
+        assert struct.pack(f"<{len(numbers)}h", *numbers) in saved(found, tmp_path, dict(found.metadata))
 
 
 def test_tokens_that_are_not_utf8_survive(tmp_path: Path) -> None:
@@ -192,7 +303,7 @@ def test_damage_is_named_with_file_and_bytes(tmp_path: Path, stored: bytes, says
     [
         (file_of([], [], version=1), "version 1 of GGUF"),
         (file_of([], [entry("w", (32,), 4, 0)], bytes(64)), "`w` in"),
-        (file_of([value("k", ARRAY, struct.pack("<IQ", ARRAY, 1))], [], bytes(16)), "an array of arrays"),
+        (file_of([value("k", ARRAY, struct.pack("<IQ", ARRAY, 1) * 9)], [], bytes(16)), "arrays more than 8 deep"),
         (b"GGUF" + struct.pack(">IQQQ", 3, 1, 0, 1) + b"w" + struct.pack(">IQIQ", 1, 32, 2, 0) + bytes(64), "big-endian quantised blocks in `w`"),
     ],
 )
@@ -203,7 +314,7 @@ def test_what_this_version_does_not_read_is_told_apart_from_damage(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("count", "says"), [((0, 1 << 17), "131,072 key/values; 65,536 at most"), ((1 << 19, 0), "524,288 tensors; 262,144 at most")]
+    ("count", "says"), [((0, 1 << 17), "131,072 key/values, in all more than are read"), ((1 << 19, 0), "524,288 tensors, in all more than are read")]
 )
 def test_counts_beyond_all_measure_are_not_tried(tmp_path: Path, count: tuple[int, int], says: str) -> None:
     with (tmp_path / "a.gguf").open("wb") as file:
@@ -214,7 +325,8 @@ def test_counts_beyond_all_measure_are_not_tried(tmp_path: Path, count: tuple[in
 
 
 def test_long_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.gguf").write_bytes(file_of([value("k", STRING, text(b"\xff" * (2 << 20)))], []))
+    odd = [value(f"k{number}", STRING, text(b"\xff" * (400 << 10))) for number in range(3)]
+    (tmp_path / "a.gguf").write_bytes(file_of(odd, []))
     with pytest.raises(UnsupportedFeature, match="more than 1,048,576 bytes of text that is not UTF-8"):
         index(tmp_path / "a.gguf")
 
@@ -222,8 +334,10 @@ def test_long_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("last", "says"),
     [
-        (value("k", ARRAY, struct.pack("<IQ", U8, 1_400_001)), "arrays of more than 1,400,000 items before its data"),
-        (value("k", STRING, struct.pack("<Q", 65 << 20)), "more than 25,165,824 bytes before its data"),
+        (value("k", ARRAY, struct.pack("<IQ", U8, 1_600_001)), "1,600,001 array items, in all more than are read here"),
+        (value("k", ARRAY, struct.pack("<IQ", F32, 800_001)), "800,001 array items, in all more than are read here"),
+        (value("k", ARRAY, struct.pack("<IQ", ARRAY, 80_001)), "80,001 array items, in all more than are read here"),
+        (value("k", STRING, struct.pack("<Q", 65 << 20)), "a text of 68,157,440 bytes"),
     ],
 )
 def test_a_front_beyond_all_measure_is_not_read(tmp_path: Path, last: bytes, says: str) -> None:
@@ -234,6 +348,68 @@ def test_a_front_beyond_all_measure_is_not_read(tmp_path: Path, last: bytes, say
     with pytest.raises(UnsupportedFeature, match=says):
         gguf.index(str(tmp_path / "a.gguf"), disk)
     assert disk.bytes_read < 128 << 10
+
+
+@pytest.mark.parametrize(
+    ("values", "entries", "says"),
+    [
+        ([value(f"k{number}", STRING, text("\1" * (1 << 20))) for number in range(4)], [], "key/values of more than 20,971,520 bytes as text"),
+        ([], [entry("a" * (1 << 20), (), 24, 0)] * 20, "more than 20,971,520 bytes before its data"),
+    ],
+)
+def test_a_front_of_many_long_texts_is_refused(tmp_path: Path, values: list[bytes], entries: list[bytes], says: str) -> None:
+    (tmp_path / "a.gguf").write_bytes(file_of(values, entries))
+    with pytest.raises(UnsupportedFeature, match=says):
+        index(tmp_path / "a.gguf")
+
+
+# Fronts that cost the most of what is let through: control characters are six bytes of JSON, one emoji makes all text four times as wide
+COSTLY = {
+    "empty strings": (1_580_000, STRING, text("")),
+    "emojis": (1_500_000, STRING, text("😀")[:12]),
+    "control characters": (1_200_000, STRING, text("\1\1\1\1\1\1\1\1")),
+    "long texts": (19, STRING, text("😀" + "a" * 1_000_000)),
+    "odd numbers": (790_000, F32, b"\x39\x30\x9e\x3f"),
+    "large numbers": (1_500_000, 10, b"\xff" * 8),
+    "arrays": (79_000, ARRAY, struct.pack("<IQB", U8, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_the_costliest_fronts_are_read_or_refused_in_time_and_memory(tmp_path: Path, name: str) -> None:
+    count, kind, item = COSTLY[name]
+    stored = file_of([value("k", ARRAY, struct.pack("<IQ", kind, count) + item * count)], [])
+    expect_cheap(tmp_path / "a.gguf", stored)
+
+
+def test_as_many_tensors_and_values_as_are_let_through_are_read_in_time_and_memory(tmp_path: Path) -> None:
+    values = [value(f"{number}", U8, b"\0") for number in range(39_000)]
+    entries = [entry(f"{number}", (1, 1, 1, 1), 24, number * 32) for number in range(40_000)]
+    expect_cheap(tmp_path / "a.gguf", file_of(values, entries, bytes(32 * len(entries))))
+
+
+def expect_cheap(path: Path, stored: bytes) -> None:
+    """In a process of its own, whose memory is its own (`getrusage` would tell the parent's, which the child begins with)."""
+    path.write_bytes(stored)
+    run = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    seconds, kibibytes = map(float, run.stdout.split())
+    assert seconds < 1
+    assert kibibytes < 200 << 10
+
+
+MEASURE = """
+import re, sys, time
+from disk import FolderDisk
+from surgery.errors import SourceError
+from surgery.formats import gguf
+began = time.process_time()
+try:
+    gguf.index(sys.argv[1], FolderDisk())
+except SourceError:
+    pass
+seconds = time.process_time() - began
+print(seconds, re.search("VmHWM: +([0-9]+) kB", open("/proc/self/status").read().replace(chr(9), " "))[1])
+"""
 
 
 @settings(deadline=2000, max_examples=400)
@@ -382,3 +558,10 @@ def test_what_gguf_cannot_hold_is_refused(tmp_path: Path, key: str, name: str, s
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="names no file"):
         gguf.layout(bundle(f"{tmp_path}/", {}))
+
+
+def test_more_tensors_than_can_be_read_again_are_not_written(tmp_path: Path) -> None:
+    one = RawFile(tmp_path / "raw").tensor(TensorSpec(DTYPES["int8"], (1,)), b"a")
+    with pytest.raises(PlanError, match="holds 65,536 tensors here, not 65,537") as fault:
+        gguf.layout(bundle(str(tmp_path / "out.gguf"), {str(number): one for number in range(65_537)}))
+    assert fault.value.code == "too-many-tensors"

@@ -58,6 +58,24 @@ def test_flax_restores_an_optimizer_state_into_its_own_structure(serialization: 
     np.testing.assert_array_equal(found["params"][1], state["params"][1])
 
 
+def test_flax_restores_a_train_state_of_optax(serialization: Any, tmp_path: Path) -> None:
+    jnp, optax = pytest.importorskip("jax.numpy", reason="jax is not installed"), pytest.importorskip("optax", reason="optax is not installed")
+    params = {"Dense_0": {"kernel": jnp.ones((4, 3), jnp.bfloat16), "bias": jnp.zeros(3)}}
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, mu_dtype=jnp.bfloat16))
+    state = {"step": np.int32(7), "params": params, "opt_state": optimizer.init(params), "history": [(np.float32(1), 2 + 1j), None]}
+    (tmp_path / "in.msgpack").write_bytes(serialization.to_bytes(state))
+    run(load(tmp_path / "in.msgpack"), save(tmp_path / "out.msgpack"))
+    found = serialization.from_bytes(state, (tmp_path / "out.msgpack").read_bytes())
+    wanted = serialization.from_bytes(state, serialization.to_bytes(state))
+    assert type(found["opt_state"]) is type(wanted["opt_state"])
+    assert found["history"] == wanted["history"]
+    assert serialization.msgpack_restore(serialization.to_bytes(found)).keys() == wanted.keys()
+    there, back = flat(serialization.to_state_dict(wanted)), flat(serialization.to_state_dict(found))
+    assert back.keys() == there.keys()
+    for key, leaf in there.items():
+        assert np.asarray(back[key]).tobytes() == np.asarray(leaf).tobytes(), key
+
+
 @pytest.mark.slow
 def test_flax_joins_the_chunks_of_a_large_array(serialization: Any, tmp_path: Path) -> None:
     rows = (1 << 30) // 1000 + 5

@@ -10,6 +10,8 @@ import pytest
 from peer_bundles import load, run, save
 
 import surgery
+from surgery.dtypes import DTYPES, numpy_dtype
+from surgery.ggml_blocks import is_decodable
 
 pytestmark = pytest.mark.peers
 
@@ -62,3 +64,38 @@ def test_numpys_arrays_become_a_file_that_the_package_reads(gguf: Any, tmp_path:
     assert reader.get_field("tiny.layers").contents() == 2
     for tensor in reader.tensors:
         np.testing.assert_array_equal(tensor.data.reshape(arrays[tensor.name].shape), arrays[tensor.name])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_quantised_blocks_are_cast_to_what_the_package_decodes(gguf: Any, tmp_path: Path, dtype: str) -> None:
+    reader = gguf.GGUFReader(DATA / "quantised.gguf")
+    names = [tensor.name for tensor in reader.tensors if is_decodable(DTYPES[f"gguf_{tensor.name}"])]
+    casts = {"cast": {"keys": names, "dtype": dtype, "overflow": "inf"}}
+    run(load(DATA / "quantised.gguf"), {"keep": {"keys": names}}, casts, save(tmp_path / "out.safetensors"))
+    with surgery.open(tmp_path / "out.safetensors") as checkpoint, np.errstate(all="ignore"):
+        assert sorted(checkpoint) == sorted(names)
+        for tensor in reader.tensors:
+            if tensor.name in names:
+                wanted = gguf.dequantize(tensor.data, tensor.tensor_type).astype(numpy_dtype(DTYPES[dtype]))
+                np.testing.assert_array_equal(checkpoint[tensor.name].numpy().astype("f4"), wanted.astype("f4"))
+
+
+@pytest.mark.parametrize("number", [2, 3, None])
+def test_a_model_that_the_package_splits_becomes_one_file(gguf: Any, tmp_path: Path, number: int | None) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "in.gguf", "tiny", split_max_tensors=number or 0)
+    writer.add_array("tiny.sizes", [1, 2])
+    arrays = {f"w{index}": np.full((2, 3), index, np.float32) for index in range(5)}
+    for key, array in arrays.items():
+        writer.add_tensor(key, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    first = min(tmp_path.glob("in*.gguf"))
+    run(load(first), save(tmp_path / "out.gguf"))
+    reader = gguf.GGUFReader(tmp_path / "out.gguf")
+    assert {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")} == {
+        "general.architecture": "tiny",
+        "tiny.sizes": [1, 2],
+    }
+    assert {tensor.name: tensor.data.tolist() for tensor in reader.tensors} == {key: array.tolist() for key, array in arrays.items()}
