@@ -1,16 +1,18 @@
 """Cutting a computed tensor into regions that fit the memory and read well. Pure.
 
 Strips are the rule: parts that stay in the processor's cache, and are contiguous in the output. Where a strip would read its source in
-small bits (a transposed tensor), the tensor is taken whole if it fits the budget, and in tiles if it does not.
+small bits (a transposed tensor), the tensor is taken whole if it fits the budget, and in tiles if it does not. A tensor that lies in
+encoded chunks is cut along them, so that none is decoded twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import inf, prod
 from typing import NamedTuple
 
+from surgery.chunked import Chunked
 from surgery.expr import Expr, Stored, is_encoded
 from surgery.regions import Region, extent_of, runs, whole
 from surgery.tensors import Codec, StreamCodec
@@ -43,10 +45,15 @@ def parts(expr: Expr, budget: int) -> Iterator[Part]:
     An encoded tensor is never cut, since every part would decode it again, and neither is a single element.
     """
     everything = whole(expr.spec.shape)
+    grain = _grain(expr, everything)
+    if grain and not is_encoded(expr):
+        yield from _along_chunks(expr, grain, min(budget, _LARGEST_PART))
+        return
     arrays = 1 if expr.allocates else 2  # what was not made anew is put in order before it is written
     strip = min(STRIP, budget // arrays)
     first = everything if is_encoded(expr) else next(blocks(expr, everything, strip))
-    if 2 * shortest_run(expr, first) >= min(_GOOD_RUN, shortest_run(expr, everything)) and not is_encoded(expr):
+    too_small = working_bytes(expr, first) > strip and expr.spec.size > 1  # one element already costs more: a product, whose rows are long
+    if 2 * shortest_run(expr, first) >= min(_GOOD_RUN, shortest_run(expr, everything)) and not is_encoded(expr) and not too_small:
         for region in blocks(expr, everything, max(_LARGEST_PART, strip)):
             yield Part(region, strip, min(_cost(expr, region), max(arrays * strip, _cost(expr, first))), True)
     elif is_encoded(expr) or _cost(expr, everything) <= budget:
@@ -54,6 +61,33 @@ def parts(expr: Expr, budget: int) -> Iterator[Part]:
     else:
         for tile in _tiles(expr, everything, budget):
             yield Part(tile, _cost(expr, tile), _cost(expr, tile), False)
+
+
+def _along_chunks(expr: Expr, grain: tuple[int, ...], budget: int) -> Iterator[Part]:
+    """Boxes of whole chunks, as many at once as the budget allows, and the last axes first so that they are contiguous where that is possible."""
+    sizes = list(expr.spec.shape)
+    for axis, step in enumerate(grain):
+        if _cost(expr, whole(tuple(sizes))) > budget:
+            sizes[axis] = min(step, sizes[axis])
+            sizes[axis] = min(expr.spec.shape[axis], sizes[axis] * max(1, budget // _cost(expr, whole(tuple(sizes)))))
+    for box in _boxes(whole(expr.spec.shape), sizes):
+        cost = _cost(expr, box)
+        yield Part(box, cost, cost, runs(expr.spec.shape, box)[0] == prod(extent_of(box)))
+
+
+def _grain(expr: Expr, region: Region) -> tuple[int, ...]:
+    """For each axis how many elements lie in one encoded chunk, the longest of all leaves; nothing where there is no such leaf."""
+    if isinstance(expr, Chunked):
+        return expr.chunk if expr.encoded else ()
+    found = [1] * len(region)
+    below = [(position, grain) for position, child in enumerate(expr.children) if (grain := _grain(child, whole(child.spec.shape)))]
+    for axis in range(len(region)):
+        narrow = expr.needs(_narrowed(region, axis))
+        for position, grain in below:
+            sizes, narrowed = expr.children[position].spec.shape, extent_of(narrow[position])
+            along = [-(-step // part) for step, size, part in zip(grain, sizes, narrowed, strict=True) if 0 < part < size]
+            found[axis] = max(found[axis], *along, 1)
+    return tuple(found) if below else ()
 
 
 def _cost(expr: Expr, region: Region) -> int:
@@ -95,6 +129,11 @@ def _tiles(expr: Expr, region: Region, budget: int) -> Iterator[Region]:
     while _cost(expr, whole(tuple(sizes))) > budget and max(sizes[read], sizes[written]) > 1:
         longer = max(read, written, key=lambda axis: sizes[axis])
         sizes[longer] = -(-sizes[longer] // 2)
+    yield from _boxes(region, sizes)
+
+
+def _boxes(region: Region, sizes: Sequence[int]) -> Iterator[Region]:
+    """A region cut into boxes of these sizes, in C order; those at its end are smaller."""
     ranges = [range(start, stop, step) for (start, stop), step in zip(region, sizes, strict=True)]
     for corner in product(*ranges):
         yield tuple((low, min(low + step, stop)) for low, step, (_, stop) in zip(corner, sizes, region, strict=True))
@@ -121,7 +160,10 @@ def working_bytes(expr: Expr, region: Region) -> int:
     if size and isinstance(expr, Stored) and expr.extent.codec is not None:
         return _decoding_bytes(expr.extent.codec, expr)
     own = size * max(expr.spec.dtype.itemsize, 1) if expr.allocates else 0
-    return own + sum(working_bytes(child, need) for child, need in expr.inputs(region))
+    if size and isinstance(expr, Chunked):
+        own += expr.decoding_bytes
+    inputs = (working_bytes(child, need) for child, need in expr.inputs(region))
+    return own + (2 * max(inputs, default=0) if expr.streams else sum(inputs))  # what is made of one input lies beside it
 
 
 def _decoding_bytes(codec: Codec, stored: Stored) -> int:

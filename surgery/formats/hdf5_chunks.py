@@ -1,215 +1,135 @@
-"""Datasets in chunks: each chunk is a stored tensor of its own, with a codec for its filters, and the dataset is put together from them.
+"""Datasets in chunks: which chunk lies where, and the dataset put together from them as one leaf that is read in regions.
 
-Filters: deflate, shuffle and fletcher32, which the HDF5 library itself brings; others belong to plug-ins and are refused. Chunks are indexed by
-a B-tree (what h5py writes), or stand alone. Source of format facts: HDF5 File Format Specification 3.0, sections III.A.1, IV.A.2.i, IV.A.2.l.
+Knows what to do with a list of chunks; `hdf5_indexes` makes the list. Source of format facts: HDF5 File Format Specification 3.0, section IV.A.2.i.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from surgery.dtypes import numpy_dtype
-from surgery.errors import CorruptFile, UnsupportedFeature
-from surgery.expr import Assemble, Expr, Slice, Stored
-from surgery.formats.hdf5_content import UNDEFINED, Content, Fields
-from surgery.formats.hdf5_groups import tree_node
-from surgery.formats.hdf5_headers import FILTERS, Header
+from surgery.chunked import Chunked
+from surgery.errors import UnsupportedFeature
+from surgery.expr import Expr
+from surgery.formats.hdf5_content import UNDEFINED, Content
+from surgery.formats.hdf5_filters import INFLATION, Filters
 from surgery.formats.hdf5_types import Type
 from surgery.tensors import Extent, TensorSpec
 
-if TYPE_CHECKING:
-    import numpy as np
-
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
-_KNOWN = {_DEFLATE, _SHUFFLE, _FLETCHER32}
-_NAMES = {4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd"}
-INFLATION = 1032
-"""Deflate makes at most this many bytes of one."""
-_DEPTH_LIMIT = 32
-_HOLES_LIMIT = 4096
-
-
-class Filters:
-    """The codec of a chunk: its filters in the order in which they were applied, and the byte order below them."""
-
-    __slots__ = ("big_endian", "filters", "label")
-    name = "hdf5-filters"
-
-    def __init__(self, filters: tuple[int, ...], big_endian: bool, label: str) -> None:
-        self.filters = filters
-        self.big_endian = big_endian
-        self.label = label
-
-    def decode(self, stored: bytes, spec: TensorSpec) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
-        """The chunk's elements. Raises CorruptFile where the stream, its size or its checksum is wrong."""
-        import numpy as np
-
-        data = stored
-        for number in range(len(self.filters) - 1, -1, -1):
-            tail = 4 * self.filters[:number].count(_FLETCHER32)
-            if self.filters[number] == _DEFLATE:
-                data = self._inflated(data, spec.nbytes + tail)
-            elif self.filters[number] == _SHUFFLE:
-                data = _unshuffled(data, spec.dtype.itemsize)
-            else:
-                data = self._verified(data)
-        if len(data) != spec.nbytes:
-            raise self._damaged(f"it has {len(data):,} bytes and should have {spec.nbytes:,}")
-        dtype = numpy_dtype(spec.dtype)
-        if self.big_endian and dtype.itemsize > 1:
-            word = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-            return np.frombuffer(data, f"u{word}").byteswap().view(dtype).reshape(spec.shape)
-        return np.frombuffer(data, dtype).reshape(spec.shape)
-
-    def checksum(self, stored: bytes, spec: TensorSpec) -> int:
-        """Nothing: HDF5 keeps no CRC-32C, so no one asks for it."""
-        return 0
-
-    def _inflated(self, data: bytes, nbytes: int) -> bytes:
-        inflater = zlib.decompressobj()
-        try:
-            content = inflater.decompress(data, nbytes + 1)
-        except zlib.error as fault:
-            raise self._damaged(str(fault)) from fault
-        if not inflater.eof or len(content) > nbytes:
-            raise self._damaged(f"it should inflate to {nbytes:,} bytes")
-        return content
-
-    def _verified(self, data: bytes) -> bytes:
-        if len(data) < 4 or _fletcher32(data[:-4]) != tuple(part % 0xFFFF for part in (_word(data[-4:-2]), _word(data[-2:]))):
-            raise self._damaged("its Fletcher-32 checksum does not match")
-        return data[:-4]
-
-    def _damaged(self, fact: str) -> CorruptFile:
-        return CorruptFile(f"{self.label} is damaged", notes=[fact], help="the source is damaged or still being written; copy it again")
-
-
-def _unshuffled(data: bytes, itemsize: int) -> bytes:
-    """Bytes that were sorted by their place in the element, back in order; what is no whole element stands at the end."""
-    import numpy as np
-
-    whole = len(data) // itemsize * itemsize
-    return np.frombuffer(data[:whole], np.uint8).reshape(itemsize, -1).T.tobytes() + data[whole:]
-
-
-def _word(raw: bytes) -> int:
-    return int.from_bytes(raw, "little")
-
-
-def _fletcher32(data: bytes) -> tuple[int, int]:
-    """Both sums modulo 65535 over big-endian words, the low one first."""
-    import numpy as np
-
-    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
-    places = np.arange(len(words), 0, -1, dtype=np.uint64) % np.uint64(0xFFFF)
-    return int(words.sum()) % 0xFFFF, int((words * places % np.uint64(0xFFFF)).sum()) % 0xFFFF
+_CHUNKS_LIMIT = 1 << 20
 
 
 class Chunk(NamedTuple):
-    """A chunk in the file. `skipped` has a bit for each filter that was left out."""
+    """A chunk in the file by its place on the grid; `skipped` has a bit for each filter that was left out."""
 
-    origin: tuple[int, ...]
+    place: tuple[int, ...]
     address: int
     nbytes: int
     skipped: int
 
 
-class Chunked(NamedTuple):
-    """A dataset in chunks as its header tells it; the tensor's spec, and how its elements are stored."""
+class Dataset(NamedTuple):
+    """A dataset in chunks as its header tells it; `most` is how far each axis may grow, None without a limit."""
 
     content: Content
     spec: TensorSpec
+    most: tuple[int | None, ...]
     kind: Type
     chunk: tuple[int, ...]
     filters: tuple[int, ...]
     label: str
 
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis."""
+        return tuple(-(-size // step) for size, step in zip(self.spec.shape, self.chunk, strict=True))
 
-def filters_of(header: Header, label: str) -> tuple[int, ...]:
-    """The filters of a dataset. Raises UnsupportedFeature for those of plug-ins."""
-    fields = header.find(FILTERS, "filter message")
-    if fields is None:
-        return ()
-    version, count = fields.uint(1), fields.uint(1)
-    fields.take(6 if version == 1 else 0)
-    found = tuple(_filter(fields, version) for _ in range(count))
-    for unknown in set(found) - _KNOWN:
-        raise UnsupportedFeature(
-            f"{label} is compressed by {_NAMES.get(unknown, f'filter {unknown}')}", help="rewrite it with h5repack -f GZIP=4, or with -f NONE"
-        )
-    if len(set(found)) != len(found):
-        raise UnsupportedFeature(f"{label} went through a filter twice", help="rewrite it with h5repack -f NONE")
-    return found
+    @property
+    def chunk_nbytes(self) -> int:
+        """Bytes of a chunk without filters."""
+        return prod(self.chunk) * self.kind.nbytes
 
 
-def _filter(fields: Fields, version: int) -> int:
-    number = fields.uint(2)
-    name_nbytes = fields.uint(2) if version == 1 or number >= 256 else 0
-    fields.take(2)
-    count = fields.uint(2)
-    fields.take(-(-name_nbytes // 8) * 8 if version == 1 else name_nbytes)
-    fields.take(4 * count + (4 * (count % 2) if version == 1 else 0))
+class _Table:
+    """Where each chunk lies, by its number in C order on the grid: 28 bytes a chunk, since there may be a million."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.grid = dataset.grid
+        self.numbers, self.addresses = array("Q"), array("Q")
+        self.sizes, self.skipped = array("Q"), array("I")
+
+    def add(self, chunk: Chunk) -> None:
+        """One more chunk. Raises CorruptFile where it cannot be, UnsupportedFeature where there are too many."""
+        grid, content, label = self.grid, self.dataset.content, self.dataset.label
+        if any(number >= count for number, count in zip(chunk.place, grid, strict=True)):
+            raise content.fault(f"has a chunk outside of {label}", chunk.address, chunk.nbytes, f"its place is {list(chunk.place)} of {list(grid)}")
+        nbytes = self.dataset.chunk_nbytes
+        filtered = any(not chunk.skipped >> place & 1 for place in range(len(self.dataset.filters)))
+        possible = chunk.nbytes * INFLATION >= nbytes if filtered else chunk.nbytes == nbytes
+        if not possible or chunk.address + chunk.nbytes > content.nbytes:
+            fact = f"{chunk.nbytes:,} bytes should become {TensorSpec(self.dataset.spec.dtype, self.dataset.chunk)}"
+            raise content.fault(f"has a chunk of {label} that cannot be", chunk.address, chunk.nbytes, fact)
+        if len(self.numbers) == _CHUNKS_LIMIT:
+            raise UnsupportedFeature(f"{label} has more than {_CHUNKS_LIMIT:,} chunks", help="rewrite it with h5repack -l CONTI")
+        self.numbers.append(_number(chunk.place, grid))
+        self.addresses.append(chunk.address)
+        self.sizes.append(chunk.nbytes)
+        self.skipped.append(chunk.skipped)
+
+    def finish(self) -> None:
+        """Put the chunks into the order of the grid. Raises CorruptFile where two have one place."""
+        numbers = self.numbers
+        if any(numbers[at] >= numbers[at + 1] for at in range(len(numbers) - 1)):
+            order = sorted(range(len(numbers)), key=numbers.__getitem__)
+            self.numbers, self.addresses = (array("Q", [column[at] for at in order]) for column in (numbers, self.addresses))
+            self.sizes = array("Q", [self.sizes[at] for at in order])
+            self.skipped = array("I", [self.skipped[at] for at in order])
+        if any(self.numbers[at] == self.numbers[at + 1] for at in range(len(numbers) - 1)):
+            raise self.dataset.content.fault(f"has two chunks for one place, {self.dataset.label}", 0, self.dataset.content.nbytes)
+
+    def find(self, place: tuple[int, ...]) -> Extent | None:
+        """The chunk at a place; None where it was never written."""
+        number = _number(place, self.grid)
+        at = bisect_left(self.numbers, number)
+        if at == len(self.numbers) or self.numbers[at] != number:
+            return None
+        dataset, nbytes = self.dataset, self.sizes[at]
+        filters = tuple(each for number, each in enumerate(dataset.filters) if not self.skipped[at] >> number & 1)
+        codec = Filters(filters, dataset.kind.big_endian, dataset.label) if filters else None
+        big_endian = dataset.kind.big_endian and codec is None
+        spec = TensorSpec(dataset.spec.dtype, dataset.chunk)
+        return Extent(dataset.content.file, dataset.content.base + self.addresses[at], nbytes, spec, codec=codec, big_endian=big_endian)
+
+
+def _number(place: tuple[int, ...], grid: tuple[int, ...]) -> int:
+    number = 0
+    for each, count in zip(place, grid, strict=True):
+        number = number * count + each
     return number
 
 
-def in_tree(dataset: Chunked, address: int) -> list[Chunk]:
-    """The chunks that a B-tree lists. Raises CorruptFile."""
-    return list(_tree(dataset, address, 0)) if address != UNDEFINED else []
-
-
-def _tree(dataset: Chunked, address: int, depth: int) -> Iterator[Chunk]:
-    content, axes = dataset.content, len(dataset.chunk)
-    if depth > _DEPTH_LIMIT:
-        raise content.fault("has a B-tree that is too deep", address, 24)
-    for key, child, level in tree_node(content, address, 1, 8 + 8 * (axes + 1)):
-        if level:
-            yield from _tree(dataset, child, depth + 1)
-        else:
-            fields = Fields(content, key, address, "B-tree")
-            nbytes, skipped = fields.uint(4), fields.uint(4)
-            yield Chunk(tuple(fields.uint(8) for _ in range(axes)), child, nbytes, skipped)
-
-
-def assembled(dataset: Chunked, chunks: Sequence[Chunk], fill: Callable[[], Expr]) -> Expr:
+def assembled(dataset: Dataset, chunks: Iterable[Chunk], fill: Callable[[], Expr]) -> Expr:
     """The dataset out of its chunks; where there is none, what `fill` makes (of the dataset's spec) shows through.
 
+    Chunks that lie nowhere (at the undefined address) were never written.
+
     Raises:
-        CorruptFile: chunks that overlap, lie outside of the dataset or the file, or cannot become what they should.
-        UnsupportedFeature: a dataset most of which was never written.
+        CorruptFile: two chunks for one place, chunks outside of the dataset or the file, or that cannot become what they should.
+        UnsupportedFeature: more chunks than can be listed in a moment, and what `fill` raises.
     """
-    grid = tuple(-(-size // step) for size, step in zip(dataset.spec.shape, dataset.chunk, strict=True))
-    inside = {chunk.origin: chunk for chunk in chunks if _is_inside(dataset, chunk)}
-    if not inside or prod(grid) == 0:
+    table = _Table(dataset)
+    for chunk in chunks:
+        if chunk.address != UNDEFINED:
+            table.add(chunk)
+    table.finish()
+    if not table.numbers:
         return fill()
-    if len(inside) != len(chunks):
-        raise dataset.content.fault(f"has a dataset with wrong chunks, {dataset.label}", 0, dataset.content.nbytes)
-    if prod(grid) > len(inside) + _HOLES_LIMIT:
-        raise UnsupportedFeature(f"{dataset.label} is sparse: most of its chunks were never written", help="rewrite it with h5repack -l CONTI")
-    parts = []
-    for place in product(*map(range, grid)):
-        origin = tuple(number * step for number, step in zip(place, dataset.chunk, strict=True))
-        shape = tuple(min(step, size - low) for step, size, low in zip(dataset.chunk, dataset.spec.shape, origin, strict=True))
-        chunk = inside.get(origin)
-        parts.append((origin, _part(dataset, chunk, shape) if chunk else Slice(fill(), origin, shape)))
-    return parts[0][1] if len(parts) == 1 else Assemble(dataset.spec, tuple(parts))
-
-
-def _is_inside(dataset: Chunked, chunk: Chunk) -> bool:
-    return all(low % step == 0 and low < size for low, step, size in zip(chunk.origin, dataset.chunk, dataset.spec.shape, strict=True))
-
-
-def _part(dataset: Chunked, chunk: Chunk, shape: tuple[int, ...]) -> Expr:
-    """One chunk; those at the edge are stored whole and cut."""
-    content, spec = dataset.content, TensorSpec(dataset.spec.dtype, dataset.chunk)
-    filters = tuple(number for place, number in enumerate(dataset.filters) if not chunk.skipped >> place & 1)
-    possible = chunk.nbytes * INFLATION >= spec.nbytes if filters else chunk.nbytes == spec.nbytes
-    if not possible or chunk.address + chunk.nbytes > content.nbytes:
-        raise content.fault(f"has a chunk of {dataset.label} that cannot be", chunk.address, chunk.nbytes, f"it should become {spec}")
-    codec = Filters(filters, dataset.kind.big_endian, dataset.label) if filters else None
-    big_endian = dataset.kind.big_endian and codec is None
-    stored = Stored(Extent(content.file, content.base + chunk.address, chunk.nbytes, spec, codec=codec, big_endian=big_endian))
-    return stored if shape == dataset.chunk else Slice(stored, (0,) * len(shape), shape)
+    holes = prod(dataset.grid) > len(table.numbers)
+    start = dataset.content.base + min(table.addresses)
+    stop = dataset.content.base + max(address + nbytes for address, nbytes in zip(table.addresses, table.sizes, strict=True))
+    extent = Extent(dataset.content.file, start, stop - start, dataset.spec, big_endian=dataset.kind.big_endian)
+    return Chunked(extent, dataset.chunk, table.find, fill() if holes else None, encoded=bool(dataset.filters))

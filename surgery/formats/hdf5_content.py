@@ -14,31 +14,40 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = (1 << 64) - 1
 """The address of what is not in the file."""
 
-_USER_BLOCKS = (0, 512, 1024, 2048)
+_LEAST_USER_BLOCK = 512
 _PAGE = 4096
+_OPEN_FOR_WRITING = 1 | 4
 _PARSED_AT_LEAST = 1 << 20
 _PARSED_AT_MOST = 1 << 28
 
 
 def find(file: SourceFile, read: ReadAt, start: int = 0, stop: int | None = None) -> int | None:
-    """Where the superblock stands: at the start, or behind a user block of up to 2048 bytes; None where it is no HDF5 file."""
-    limit = file.nbytes if stop is None else stop
-    for size in _USER_BLOCKS:
+    """Where the superblock stands: at the start, or behind a user block of 512, 1024, 2048, … bytes; None where it is no HDF5 file."""
+    limit = (file.nbytes if stop is None else stop) - len(SIGNATURE)
+    size = 0
+    while start + size <= limit:
         at = start + size
-        if at + len(SIGNATURE) <= limit and read(at, at + len(SIGNATURE)) == SIGNATURE:
+        if read(at, at + len(SIGNATURE)) == SIGNATURE:
             return at
+        size = 2 * size or _LEAST_USER_BLOCK
     return None
 
 
 class Content:
-    """Bytes of one HDF5 file by address; `base` is the absolute offset of address 0, `limit` where the content ends."""
+    """Bytes of one HDF5 file by address; `base` is the absolute offset of address 0, `limit` where the content ends.
+
+    `is_open` says that whoever wrote the file did not close it, as far as the superblock tells. `heaps` keeps the texts of varying length
+    that were read, by the address of their heap: many attributes share one.
+    """
 
     def __init__(self, file: SourceFile, read: ReadAt, base: int, limit: int) -> None:
         self.file = file
         self.base = base
         self.nbytes = limit - base
+        self.is_open = False
         self._read = read
         self._pages: dict[int, bytes] = {}
+        self.heaps: dict[int, dict[int, bytes]] = {}
         self._left = min(max(4 * self.nbytes, _PARSED_AT_LEAST), _PARSED_AT_MOST)
 
     def at(self, address: int, nbytes: int, what: str) -> bytes:
@@ -133,7 +142,10 @@ def superblock(content: Content) -> int:
     if widths != (8, 8):
         fact = f"addresses of {widths[0]} and sizes of {widths[1]} bytes, not 8"
         raise UnsupportedFeature(f"{content.file.path} is HDF5 of another width", notes=[fact], help="rewrite it with h5repack")
-    fields.take({0: 9, 1: 13}.get(version, 1))
+    if version == 3:
+        content.is_open = bool(fields.uint(1) & _OPEN_FOR_WRITING)
+    else:
+        fields.take({0: 9, 1: 13}.get(version, 1))
     base = fields.uint(8)
     fields.take(8)
     end = fields.uint(8)

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 from surgery.dtypes import DTYPES, numpy_dtype
 from surgery.errors import RecipeError, UnsupportedFeature
 from surgery.expr import Expr, Fill, Stored
-from surgery.formats.hdf5_chunks import INFLATION, Chunk, Chunked, assembled, filters_of, in_tree
+from surgery.formats.hdf5_chunks import Dataset, assembled
 from surgery.formats.hdf5_content import UNDEFINED, Content, Fields
+from surgery.formats.hdf5_filters import INFLATION, filters_of
 from surgery.formats.hdf5_headers import DATASPACE, DATATYPE, EXTERNAL_FILES, FILL, LAYOUT, OLD_FILL, Header
-from surgery.formats.hdf5_types import Type, read_shape, read_type
+from surgery.formats.hdf5_indexes import in_late_index, in_old_tree
+from surgery.formats.hdf5_types import Type, read_limits, read_shape, read_type
 from surgery.tensors import Extent, TensorSpec
 
 if TYPE_CHECKING:
     from surgery.formats.hdf5_attributes import Value
 
 _COMPACT, _CONTIGUOUS, _CHUNKED, _VIRTUAL = 0, 1, 2, 3
-_SINGLE_CHUNK, _IMPLICIT = 1, 2
 _BFLOAT16_IN_KERAS = Type(2, None, reason="opaque bytes")
 _REWRITE = "rewrite it with h5repack --high=1 -l CONTI"
 
@@ -70,7 +71,7 @@ def _placed(header: Header, layout: Fields, spec: TensorSpec, kind: Type, key: s
         raise UnsupportedFeature(f"`{key}` in {header.content.file.path} is a view of other datasets", help=_REWRITE)
     if where != _CHUNKED:
         raise layout.fault(f"it is of class {where}")
-    return _chunked(header, layout, spec, kind, key) if version == 3 else _chunked_late(header, layout, spec, kind, key)
+    return _chunked(header, layout, spec, kind, key) if version == 3 else _chunked_late(header, layout, spec, kind, key, version)
 
 
 def _placed_early(header: Header, layout: Fields, spec: TensorSpec, kind: Type, key: str) -> Expr:
@@ -85,7 +86,7 @@ def _placed_early(header: Header, layout: Fields, spec: TensorSpec, kind: Type, 
     if where == _CONTIGUOUS:
         return _contiguous(header, address, spec, kind, key, layout)
     dataset = _dataset(header, layout, spec, kind, key, sizes[:-1])
-    return assembled(dataset, in_tree(dataset, address), partial(_fill, header, spec, kind, key))
+    return assembled(dataset, in_old_tree(dataset, address), partial(_fill, header, spec, kind, key))
 
 
 def _contiguous(header: Header, address: int, spec: TensorSpec, kind: Type, key: str, layout: Fields) -> Expr:
@@ -104,28 +105,24 @@ def _range(content: Content, address: int, nbytes: int, spec: TensorSpec, kind: 
 def _chunked(header: Header, layout: Fields, spec: TensorSpec, kind: Type, key: str) -> Expr:
     axes, address = layout.uint(1), layout.uint(8)
     dataset = _dataset(header, layout, spec, kind, key, tuple(layout.uint(4) for _ in range(max(axes - 1, 0))))
-    return assembled(dataset, in_tree(dataset, address), partial(_fill, header, spec, kind, key))
+    return assembled(dataset, in_old_tree(dataset, address), partial(_fill, header, spec, kind, key))
 
 
-def _chunked_late(header: Header, layout: Fields, spec: TensorSpec, kind: Type, key: str) -> Expr:
-    """Version 4, of files that want HDF5 1.10 or later: a single chunk; other indexes are refused."""
+def _chunked_late(header: Header, layout: Fields, spec: TensorSpec, kind: Type, key: str, version: int) -> Expr:
+    """Versions 4 and 5, of files that want HDF5 1.10 or later."""
     flags, axes, width = layout.uint(1), layout.uint(1), layout.uint(1)
     dataset = _dataset(header, layout, spec, kind, key, tuple(layout.uint(width) for _ in range(max(axes - 1, 0))))
     layout.take(width)
-    index = layout.uint(1)
-    if index != _SINGLE_CHUNK:
-        raise UnsupportedFeature(f"{dataset.label} has an index of chunks that only HDF5 1.10 and later write", help=_REWRITE)
-    nbytes, skipped = (layout.uint(8), layout.uint(4)) if flags & 2 else (TensorSpec(spec.dtype, dataset.chunk).nbytes, 0)
-    address = layout.uint(8)
-    chunks = [] if address == UNDEFINED else [Chunk((0,) * len(dataset.chunk), address, nbytes, skipped)]
-    return assembled(dataset, chunks, partial(_fill, header, spec, kind, key))
+    return assembled(dataset, in_late_index(dataset, layout, flags, version), partial(_fill, header, spec, kind, key))
 
 
-def _dataset(header: Header, layout: Fields, spec: TensorSpec, kind: Type, key: str, chunk: tuple[int, ...]) -> Chunked:
+def _dataset(header: Header, layout: Fields, spec: TensorSpec, kind: Type, key: str, chunk: tuple[int, ...]) -> Dataset:
     if len(chunk) != len(spec.shape) or 0 in chunk:
         raise layout.fault(f"chunks {list(chunk)} of {spec}")
     label = f"`{key}` in {header.content.file.path}"
-    return Chunked(header.content, spec, kind, chunk, filters_of(header, label), label)
+    space = header.find(DATASPACE, "dataspace message")
+    assert space is not None
+    return Dataset(header.content, spec, read_limits(space, spec.shape), kind, chunk, filters_of(header, label), label)
 
 
 def _fill(header: Header, spec: TensorSpec, kind: Type, key: str) -> Expr:

@@ -12,7 +12,7 @@ from surgery.errors import UnsupportedFeature
 from surgery.formats.hdf5_content import UNDEFINED, Content, Fields
 
 _DEPTH_LIMIT = 32
-_MANAGED, _TINY = 0, 2
+_MANAGED, _HUGE, _TINY = 0, 1, 2
 
 
 def local_heap(content: Content, address: int) -> Fields:
@@ -25,18 +25,24 @@ def local_heap(content: Content, address: int) -> Fields:
 
 def global_heap_object(content: Content, address: int, number: int) -> bytes:
     """One object of a global heap collection, such as a text of varying length."""
+    if address not in content.heaps:
+        content.heaps[address] = dict(_collection(content, address))
+    if number not in content.heaps[address]:
+        raise content.fault("has a broken global heap", address, 16, f"it has no object {number}")
+    return content.heaps[address][number]
+
+
+def _collection(content: Content, address: int) -> Iterator[tuple[int, bytes]]:
     head = content.fields(address, 16, "global heap", b"GCOL")
     head.take(4)
     collection = content.fields(address, head.uint(8), "global heap", b"GCOL")
     collection.take(12)
     while collection.left >= 16:
-        found, _, nbytes = collection.uint(2), collection.uint(6), collection.uint(8)
-        if found == number:
-            return collection.take(nbytes)
-        if found == 0:
-            break
-        collection.take(-(-nbytes // 8) * 8)
-    raise collection.fault(f"it has no object {number}")
+        number, _, nbytes = collection.uint(2), collection.uint(6), collection.uint(8)
+        if number == 0:
+            return
+        yield number, collection.take(nbytes)
+        collection.take(min(-nbytes % 8, collection.left))
 
 
 class FractalHeap(NamedTuple):
@@ -50,17 +56,27 @@ class FractalHeap(NamedTuple):
     direct_rows: int
     root: int
     root_rows: int
+    huge: int
 
     def object(self, identity: bytes) -> bytes:
-        """The object behind an ID. Raises CorruptFile, and UnsupportedFeature for one that is too large for the heap's blocks."""
+        """The object behind an ID. Raises CorruptFile."""
         kind = identity[0] >> 4 & 3
         if kind == _TINY:
             return identity[1 : 2 + (identity[0] & 15)]
+        if kind == _HUGE:
+            return self._huge(identity[1:])
         if kind != _MANAGED:
-            raise UnsupportedFeature(f"{self.content.file.path} has a name or an attribute of more than 64 KiB", help="rewrite it with h5repack")
+            raise self.content.fault("has a heap object of an unknown kind", self.root, 0, f"its ID is {identity.hex()}")
         fields = Fields(self.content, identity, self.root, "heap ID", 1)
         offset, nbytes = fields.uint(self.offset_nbytes), fields.uint(self.length_nbytes)
         return self.content.at(self._address(offset), nbytes, "heap object")
+
+    def _huge(self, number: bytes) -> bytes:
+        """An object that lies outside of the blocks; a B-tree lists address, size and number of each."""
+        for record in records(self.content, self.huge) if self.huge != UNDEFINED else ():
+            if record[16:24] == number.ljust(8, b"\0"):
+                return self.content.at(int.from_bytes(record[:8], "little"), int.from_bytes(record[8:16], "little"), "heap object")
+        raise self.content.fault("has a heap object outside of its heap", 0, self.content.nbytes)
 
     def _address(self, offset: int) -> int:
         block, rows = self.root, self.root_rows
@@ -91,7 +107,9 @@ def fractal_heap(content: Content, address: int) -> FractalHeap:
     """The header of a fractal heap."""
     head = content.fields(address, 142, "fractal heap", b"FRHP")
     version, id_nbytes, filters, _, largest = head.uint(1), head.uint(2), head.uint(2), head.uint(1), head.uint(4)
-    head.take(96)
+    head.take(8)
+    huge = head.uint(8)
+    head.take(80)
     width, first, most, bits, _, root, rows = head.uint(2), head.uint(8), head.uint(8), head.uint(2), head.uint(2), head.uint(8), head.uint(2)
     if version or filters or not id_nbytes:
         raise UnsupportedFeature(f"{content.file.path} has a fractal heap of version {version} with filters", help="rewrite it with h5repack")
@@ -99,7 +117,7 @@ def fractal_heap(content: Content, address: int) -> FractalHeap:
         raise head.fault("its sizes cannot be")
     length_nbytes = min((most.bit_length() + 7) // 8, (largest.bit_length() + 7) // 8)
     direct_rows = (most // first).bit_length() + 1
-    return FractalHeap(content, (bits + 7) // 8, length_nbytes, width, first, direct_rows, root, rows)
+    return FractalHeap(content, (bits + 7) // 8, length_nbytes, width, first, direct_rows, root, rows, huge)
 
 
 def records(content: Content, address: int) -> Iterator[bytes]:

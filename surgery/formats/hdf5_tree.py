@@ -22,10 +22,14 @@ _NOTES_SHOWN = 20
 
 
 class Tree(NamedTuple):
-    """Datasets by path in the order of the file, attributes by path of their group ("" is the root), and what was left out."""
+    """Datasets by path in the order of the file, and attributes by path of their group ("" is the root).
+
+    `others` are the datasets that are no tensors, with the reason.
+    """
 
     tensors: dict[str, Expr]
     attributes: dict[str, dict[str, Value]]
+    others: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -39,6 +43,7 @@ class _Walk:
         self.read: dict[int, Expr | str] = {}
         self.tensors: dict[str, Expr] = {}
         self.attributes: dict[str, dict[str, Value]] = {}
+        self.others: dict[str, str] = {}
         self.notes: list[str] = []
 
     def group(self, header: Header, path: str, depth: int) -> None:
@@ -66,6 +71,7 @@ class _Walk:
             self.read[address] = read_dataset(header, key, attributes(header))
         found = self.read[address]
         if isinstance(found, str):
+            self.others[key] = found
             self.notes.append(f"`{key}` is left out: {found}, no tensor")
         else:
             self.tensors[key] = found
@@ -87,7 +93,8 @@ def read_tree(content: Content) -> Tree:
     walk.group(read_root(content), "", 0)
     rest = len(walk.notes) - _NOTES_SHOWN
     more = [f"{rest:,} more are left out"] if rest > 0 else []
-    return Tree(walk.tensors, walk.attributes, (*walk.notes[:_NOTES_SHOWN], *more))
+    still_open = [f"{content.file.path} was not closed by the program that wrote it; it may lack the last changes"] if content.is_open else []
+    return Tree(walk.tensors, walk.attributes, walk.others, (*still_open, *walk.notes[:_NOTES_SHOWN], *more))
 
 
 def metadata_of(values: dict[str, Value]) -> dict[str, str]:

@@ -10,12 +10,12 @@ from math import prod
 from typing import NamedTuple
 
 from surgery.dtypes import DTYPES, DType
-from surgery.formats.hdf5_content import Fields
+from surgery.formats.hdf5_content import UNDEFINED, Fields
 
 AXES_LIMIT = 32
 _NESTING_LIMIT = 8
-_FIXED, _FLOAT, _TEXT, _OPAQUE, _COMPOUND, _ENUM, _VARYING = 0, 1, 3, 5, 6, 8, 9
-_OTHERS = {2: "times", 4: "bit fields", 5: "opaque bytes", 7: "references", 10: "arrays in each element", 11: "complex numbers of HDF5 2.0"}
+_FIXED, _FLOAT, _TEXT, _BITS, _OPAQUE, _COMPOUND, _ENUM, _VARYING = 0, 1, 3, 4, 5, 6, 8, 9
+_OTHERS = {2: "times", 5: "opaque bytes", 7: "references", 10: "arrays in each element", 11: "complex numbers of HDF5 2.0"}
 
 _FLOATS: dict[tuple[int, ...], DType] = {
     (2, 10, 5, 0, 10, 15): DTYPES["float16"],
@@ -44,6 +44,8 @@ def read_type(fields: Fields, depth: int = 0) -> Type:
         raise fields.fault(f"a type of version {version} with {nbytes:,} bytes")
     if kind == _FIXED:
         return _integer(fields, bits, nbytes)
+    if kind == _BITS:  # unsigned integers, as h5py has them; PyTables writes bool so
+        return _integer(fields, bits & 1, nbytes)
     if kind == _FLOAT:
         return _float(fields, bits, nbytes)
     if kind == _TEXT:
@@ -123,3 +125,13 @@ def read_shape(fields: Fields) -> tuple[int, ...] | None:
     if prod(size or 1 for size in shape) >= 1 << 60:
         raise fields.fault(f"the shape {shape} is impossible")
     return shape
+
+
+def read_limits(fields: Fields, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    """How far each axis of a dataspace with this shape may grow; None without a limit. Raises CorruptFile."""
+    version, rank, flags = fields.uint(1), fields.uint(1), fields.uint(1)
+    fields.take((5 if version == 1 else 1) + 8 * rank)
+    limits = [fields.uint(8) for _ in range(rank)] if flags & 1 else list(shape)
+    if any(limit < size for limit, size in zip(limits, shape, strict=True)):
+        raise fields.fault(f"the shape {shape} is beyond its limits {limits}")
+    return tuple(None if limit == UNDEFINED else limit for limit in limits)

@@ -2,8 +2,8 @@
 
 All are HDF5; keys are the paths of the datasets in it, as h5py shows them, and nothing is renamed: `layers/dense/vars/0`, or
 `model_weights/dense/dense/kernel:0`. The order is that of Keras: its lists of layers and weights where there are any, else by number. An archive
-is read where its weights lie in it. Code, such as lambdas in a model's configuration, is text here. Source of format facts: `saving_lib.py`
-and `legacy_h5_format.py` of Keras 3.
+is read where its weights lie in it, a map of shards (`.weights.json`) with all of them. Code, such as lambdas in a model's configuration, is
+text here. Source of format facts: `saving_lib.py` and `legacy_h5_format.py` of Keras 3.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from surgery.errors import PlanError, SourceError, UnsupportedFeature
-from surgery.formats import zips
+from surgery.formats import keras_shards, zips
 from surgery.formats.base import Bundle, Disk, Indexed, Layout, ReadAt, refuse_dtypes
 from surgery.formats.hdf5 import grouped, starts_of, written
 from surgery.formats.hdf5_attributes import attributes
@@ -45,10 +45,12 @@ _GROUPS_SEARCHED = 64
 
 
 def locate(path: str, disk: Disk) -> str | None:
-    """Recognise Keras's HDF5 files by its attributes or its groups `vars`, archives by the name of the weights in them."""
+    """Recognise Keras's HDF5 files by its attributes or its groups `vars`, archives by the weights in them, shards by their map (`.weights.json`)."""
     if not disk.is_file(path):
         return None
     file, read = disk.open(path)
+    if path.endswith(".json"):
+        return path if keras_shards.is_map(file, read) else None
     try:
         if read(0, min(file.nbytes, 4)) == b"PK\3\4":
             return path if any(member.name == _WEIGHTS for member in zips.members(file, read)) else None
@@ -84,6 +86,9 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
         CorruptFile: an archive or HDF5 file that contradicts itself; a list of weights that are not there.
         UnsupportedFeature: compressed weights in an archive; a tensor that cannot be read here.
     """
+    if location.endswith(".json"):
+        found = keras_shards.index_shards(NAME, location, disk, index)
+        return found._replace(tensors={key: found.tensors[key] for key in sorted(found.tensors, key=_by_number)})
     file, read = disk.open(location)
     content, metadata = _archived(file, read) if read(0, min(file.nbytes, 4)) == b"PK\3\4" else (_plain(file, read), {})
     tree = read_tree(content)
@@ -141,6 +146,13 @@ def _ordered(tree: Tree, content: Content) -> list[str]:
     """The keys in Keras's order: as its lists tell, then the rest by name, numbers as numbers."""
     listed = list(dict.fromkeys(_listed(tree)))
     absent = [key for key in listed if key not in tree.tensors]
+    opaque = [key for key in absent if key in tree.others]
+    if opaque:
+        raise UnsupportedFeature(
+            f"{content.file.path} lists a weight that is no tensor, `{opaque[0]}`",
+            notes=[f"it is {tree.others[opaque[0]]}; Keras leaves out of an .h5 file of this layout which type bfloat16 weights have"],
+            help="save the model as .keras or .weights.h5",
+        )
     if absent:
         raise content.fault("lists weights that are not there", 0, content.nbytes, f"`{absent[0]}`" + (" and others" if absent[1:] else ""))
     known = set(listed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import posixpath
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from math import isfinite, prod
 from typing import Any, NamedTuple, TypeVar
@@ -26,18 +26,23 @@ from surgery.formats.wire import COPY_AGAIN
 from surgery.joined import Range
 from surgery.tensors import Fingerprint, SourceFile, TensorSpec
 
-__all__ = ["NAME", "OPTIONS", "SUMMARY", "index", "layout", "locate"]
+__all__ = ["NAME", "OPTIONS", "READS", "SUMMARY", "index", "layout", "locate"]
 
 NAME = "tfjs"
 SUMMARY = "TensorFlow.js model: model.json and its shards"
 OPTIONS: frozenset[str] = frozenset()
+READS = DTYPE_NAMES
 
 _MODEL = "model.json"
 _MANIFEST = b'"weightsManifest"'
 _MOST_BYTES = 16 << 20
 _MOST_VALUES = 1_000_000
 """So many objects, lists and members take less memory than a process may use here."""
+_MOST_SHARDS = 10_000
+"""Each costs two calls of the operating system; the converter cuts them at 4 MiB."""
 _AXES_LIMIT = 64
+_WINDOW = 64 << 10
+"""Bytes that are read at once where strings are looked through."""
 _ABSENT = Fingerprint(-1, 0, 0, 0)
 T = TypeVar("T")
 
@@ -114,6 +119,8 @@ class _Model:
                 raise self.corrupt("a group of `weightsManifest` needs `paths` and `weights`")
             if weights and not paths:
                 raise self.corrupt("a group of `weightsManifest` has weights and no `paths`")
+            if len(set(paths)) < len(paths) or len(paths) > _MOST_SHARDS:
+                raise self.corrupt(f"a group of `weightsManifest` names a shard twice, or more than {_MOST_SHARDS:,}")
             outside = next((path for path in paths if not is_inside(path)), None)
             if outside is not None:
                 raise self.corrupt(f"the shard {outside!r} would lie outside the model's folder")
@@ -203,9 +210,20 @@ class _Run:
         return expression(weight, ranges, label)
 
     def _strings_nbytes(self, weight: Weight, label: str) -> int:
-        start = self._at
-        found = string_ranges(lambda low, high: self._read(start + low, start + high), self.left, weight.spec.size, label)
+        found = string_ranges(self._windowed(self._at), self.left, weight.spec.size, label)
         return max((stop for _, stop in found), default=0)
+
+    def _windowed(self, base: int) -> Callable[[int, int], bytes]:
+        """A reader of short ranges behind `base` that come in order: each from what was read before, as long as that reaches."""
+        first, window = 0, b""
+
+        def read(start: int, stop: int) -> bytes:
+            nonlocal first, window
+            if not first <= start <= stop <= first + len(window):
+                first, window = start, self._read(base + start, base + min(max(stop, start + _WINDOW), self.left))
+            return window[start - first : stop - first]
+
+        return read
 
     def _ranges(self, start: int, stop: int) -> tuple[Range, ...]:
         """The run's bytes `start` to `stop` as ranges of its files; one at least, empty where there are no bytes."""

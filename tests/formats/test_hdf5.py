@@ -14,11 +14,12 @@ from executor import RawFile, content, execute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surgery.chunked import Chunked
 from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, PlanError, SourceError, UnsupportedFeature, render
-from surgery.expr import Assemble, Fill, Stored
+from surgery.expr import Fill, Stored, evaluate
 from surgery.formats import hdf5
-from surgery.tensors import TensorSpec
+from surgery.tensors import SourceFile, TensorSpec
 
 DATA = Path(__file__).parents[1] / "data" / "hdf5"
 SAME = ("earliest.h5", "v108.h5", "latest.h5")
@@ -135,19 +136,104 @@ def test_chunks_are_put_together(key: str) -> None:
 
 def test_each_chunk_is_a_range_of_its_own() -> None:
     tensor = hdf5.index(str(DATA / "chunks.h5"), FolderDisk()).tensors["big"]
-    assert isinstance(tensor, Assemble)
-    assert tensor.origins == ((0, 0), (4, 0), (8, 0))
+    assert isinstance(tensor, Chunked)
+    found = [tensor.find((row, 0)) for row in range(3)]
+    assert [(each.start, each.nbytes, str(each.spec)) for each in found if each] == [
+        (4884, 51, "i32[4,10]"),
+        (4935, 52, "i32[4,10]"),
+        (4987, 35, "i32[4,10]"),
+    ]
 
 
 def test_a_chunk_that_was_never_written_shows_the_fill_value() -> None:
     assert array_of(DATA / "chunks.h5", "part").tolist() == [5, 5, 5, 5, 5, 1, 5, 5, 5, 5]
 
 
+@pytest.mark.parametrize("index", ["fixed", "wider", "extensible", "last", "tree"])
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+def test_every_index_of_chunks_is_read(index: str, kind: str) -> None:
+    assert array_of(DATA / "late_chunks.h5", f"{index}/{kind}").tolist() == np.arange(100).reshape(10, 10).tolist()
+
+
+def test_chunks_without_an_index_lie_on_the_largest_grid() -> None:
+    assert array_of(DATA / "late_chunks.h5", "wider/implicit").tolist() == np.arange(100).reshape(10, 10).tolist()
+
+
+@pytest.mark.parametrize(("index", "size"), [("fixed", 3000), ("extensible", 200_000)])
+def test_long_indexes_come_in_pages(index: str, size: int) -> None:
+    tensor = hdf5.index(str(DATA / "late_chunks.h5"), FolderDisk()).tensors[f"{index}/long"]
+    assert tensor.spec.shape == (size,)
+    assert [region_of(tensor, start, start + 3) for start in (0, 1499, size - 11, size - 6)] == [[1, 9, 9], [9, 2, 9], [9, 3, 3], [3, 9, 9]]
+
+
+def region_of(tensor: Any, start: int, stop: int) -> Any:
+    disk = FolderDisk()
+
+    def read(file: SourceFile, low: int, high: int) -> bytes:
+        return disk.open(file.path)[1](low, high)
+
+    return evaluate(tensor, ((start, stop),), read).tolist()
+
+
+def test_plain_chunks_of_whole_rows_are_copied_as_they_are(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("w", data=np.arange(50, dtype="<i4").reshape(10, 5), chunks=(4, 5))
+    ranges = hdf5.index(str(tmp_path / "x.h5"), FolderDisk()).tensors["w"].view()
+    assert ranges is not None
+    assert [str(extent.spec) for extent in ranges] == ["i32[4,5]", "i32[4,5]", "i32[2,5]"]
+    stored = (tmp_path / "x.h5").read_bytes()
+    assert b"".join(stored[extent.start : extent.stop] for extent in ranges) == np.arange(50, dtype="<i4").tobytes()
+
+
+def test_two_chunks_for_one_place_are_damage(tmp_path: Path) -> None:
+    stored = sound()
+    second = struct.pack("<2I3Q", 52, 0, 4, 0, 0)
+    assert stored.count(second) == 1
+    found = fault_of(tmp_path, bytes(stored).replace(second, struct.pack("<2I3Q", 52, 0, 0, 0, 0)))
+    assert found.title.endswith(f"has two chunks for one place, `big` in {tmp_path}/x.h5")
+
+
+def test_a_chunk_beside_the_grid_is_damage(tmp_path: Path) -> None:
+    stored = bytes(sound()).replace(struct.pack("<2I3Q", 52, 0, 4, 0, 0), struct.pack("<2I3Q", 52, 0, 5, 0, 0))
+    assert "it begins at [5, 0]" in render(fault_of(tmp_path, stored))
+
+
+def test_a_chunk_that_would_inflate_beyond_what_deflate_can_is_refused_unread(tmp_path: Path) -> None:
+    stored = sound()
+    at = stored.index(struct.pack("<2B2Q", 3, 2, 0, 0)[:2] + b"\3")
+    sizes = stored.index(struct.pack("<3I", 4, 10, 4), at)
+    stored[sizes : sizes + 4] = struct.pack("<I", 1 << 24)
+    assert "should become" in render(fault_of(tmp_path, bytes(stored)))
+
+
+def test_large_attributes_and_those_of_tensors_are_read() -> None:
+    found = hdf5.index(str(DATA / "large_attributes.h5"), FolderDisk())
+    assert found.metadata == {"many": str(list(range(9000)))}
+    assert list(found.tensors) == ["w"]
+
+
+def test_bit_fields_are_unsigned_integers() -> None:
+    found = array_of(DATA / "bits.h5", "flags")
+    assert (found.dtype, found.tolist()) == (np.dtype("u1"), [1, 0, 1])
+
+
+def test_a_file_that_was_not_closed_is_told() -> None:
+    found = hdf5.index(str(DATA / "open.h5"), FolderDisk())
+    assert found.notes == (f"{DATA}/open.h5 was not closed by the program that wrote it; it may lack the last changes",)
+    assert array_of(DATA / "open.h5", "w").tolist() == MATRIX
+
+
+@pytest.mark.parametrize("size", [512, 4096, 65536])
+def test_user_blocks_of_any_size_are_passed_over(tmp_path: Path, size: int) -> None:
+    (tmp_path / "x.h5").write_bytes(bytes(size) + (DATA / "user_block.h5").read_bytes()[512:])
+    assert hdf5.locate(str(tmp_path / "x.h5"), FolderDisk()) == str(tmp_path / "x.h5")
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
         ("lzf.h5", "is compressed by lzf"),
-        ("late_chunks.h5", "only HDF5 1.10 and later write"),
         ("external.h5", "lies in another file"),
         ("virtual.h5", "is a view of other datasets"),
     ],
@@ -161,7 +247,9 @@ def test_tensors_that_cannot_be_read_are_refused(name: str, says: str) -> None:
 
 def test_a_damaged_chunk_is_noticed_when_it_is_read(tmp_path: Path) -> None:
     expr = hdf5.index(str(DATA / "chunks.h5"), FolderDisk()).tensors["all"]
-    extent = next(leaf.extent for leaf in expr.leaves() if isinstance(leaf, Stored))
+    assert isinstance(expr, Chunked)
+    extent = expr.find((0, 0))
+    assert extent is not None
     stored = bytearray((DATA / "chunks.h5").read_bytes())
     stored[extent.stop - 1] ^= 1
     (tmp_path / "x.h5").write_bytes(stored)
@@ -239,7 +327,7 @@ def test_a_heap_larger_than_the_file_is_not_read(tmp_path: Path) -> None:
 
 @settings(max_examples=300, deadline=1000)
 @given(
-    name=st.sampled_from([*SAME, "chunks.h5", "user_block.h5"]),
+    name=st.sampled_from([*SAME, "chunks.h5", "user_block.h5", "large_attributes.h5"]),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), min_size=1, max_size=8),
 )
 def test_mutated_files_give_nothing_but_source_errors(tmp_path_factory: pytest.TempPathFactory, name: str, edits: list[tuple[float, bytes]]) -> None:
@@ -253,6 +341,24 @@ def test_mutated_files_give_nothing_but_source_errors(tmp_path_factory: pytest.T
     with suppress(SourceError):
         hdf5.index(str(path), FolderDisk())
     assert time.monotonic() - began < 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), min_size=1, max_size=30))
+def test_mutated_indexes_of_chunks_give_nothing_but_source_errors(tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[float, bytes]]) -> None:
+    stored = bytearray((DATA / "late_chunks.h5").read_bytes())
+    for place, data in edits:
+        at = int(place * len(stored))
+        stored[at : at + len(data)] = data
+    path = tmp_path_factory.getbasetemp() / "indexes.h5"
+    path.write_bytes(stored)
+    began = time.monotonic()
+    with suppress(SourceError):
+        tensors = hdf5.index(str(path), FolderDisk()).tensors
+        assert time.monotonic() - began < 1
+        for expr in tensors.values():
+            if expr.spec.nbytes <= 400:
+                content(expr, FolderDisk())
 
 
 # Writing

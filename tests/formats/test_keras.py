@@ -11,12 +11,13 @@ from disk import FolderDisk
 from executor import RawFile, content, execute
 
 from surgery.dtypes import DTYPES
-from surgery.errors import CorruptFile, PlanError, UnsupportedFeature
+from surgery.errors import CorruptFile, PlanError, SourceError, UnsupportedFeature
 from surgery.expr import Stored
 from surgery.formats import hdf5, keras
 from surgery.tensors import TensorSpec
 
 DATA = Path(__file__).parents[1] / "data" / "keras"
+SHARDS = DATA / "shards"
 NEW_KEYS = [*(f"layers/batch_normalization/vars/{number}" for number in range(4)), "layers/dense/vars/0", "layers/dense/vars/1"]
 HELD = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)) | {
     "bool",
@@ -124,6 +125,63 @@ def test_a_listed_weight_that_is_not_there_is_damage(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(stored.replace(b"sequential_3/zeta/bias", b"sequential_3/zeta/bIas"))
     with pytest.raises(CorruptFile, match="lists weights that are not there"):
         keras.index(str(tmp_path / "x.h5"), FolderDisk())
+
+
+def test_bfloat16_in_the_layout_of_keras_2_is_refused_as_keras_itself_cannot_load_it(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["layer_names"] = [b"dense"]
+        file["dense/kernel"] = np.zeros(2, "V2")
+        file["dense"].attrs["weight_names"] = [b"kernel"]
+    with pytest.raises(UnsupportedFeature, match="lists a weight that is no tensor, `dense/kernel`") as fault:
+        keras.index(str(tmp_path / "x.h5"), FolderDisk())
+    assert fault.value.help
+
+
+# Shards
+
+
+def sharded(tmp_path: Path, weight_map: object) -> str:
+    for number, name in enumerate(("a", "b")):
+        Path(tmp_path, f"m_{name}.weights.h5").write_bytes((SHARDS / f"m_0000{number}.weights.h5").read_bytes())
+    (tmp_path / "m.weights.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return str(tmp_path / "m.weights.json")
+
+
+def test_shards_are_one_checkpoint_also_where_a_group_lies_in_two() -> None:
+    path = str(SHARDS / "m.weights.json")
+    assert keras.locate(path, FolderDisk()) == path
+    found = keras.index(path, FolderDisk())
+    assert {key: content(expr, FolderDisk()) for key, expr in found.tensors.items()} == loaded(SHARDS / "whole.weights.h5")
+    assert list(found.tensors) == list(loaded(SHARDS / "whole.weights.h5"))
+    groups = json.loads((SHARDS / "m.weights.json").read_text())["weight_map"]
+    assert max(map(len, groups.values())) == 2
+
+
+def test_a_shard_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="1 shard of") as fault:
+        keras.index(sharded(tmp_path, {"/layers/dense/vars": "m_c.weights.h5"}), FolderDisk())
+    assert fault.value.code == "missing-shard"
+
+
+def test_a_group_that_its_shard_does_not_hold_is_damage(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match="lists weights that are not there, `/layers/other/vars`"):
+        keras.index(sharded(tmp_path, {"/layers/other/vars": ["m_a.weights.h5"]}), FolderDisk())
+
+
+def test_a_key_in_two_shards_is_damage(tmp_path: Path) -> None:
+    path = sharded(tmp_path, {"/layers/dense/vars": ["m_a.weights.h5", "m_b.weights.h5"]})
+    (tmp_path / "m_b.weights.h5").write_bytes((tmp_path / "m_a.weights.h5").read_bytes())
+    with pytest.raises(CorruptFile, match="shards that both hold"):
+        keras.index(path, FolderDisk())
+
+
+@pytest.mark.parametrize("shards", ["../m_a.weights.h5", [], [1], None, "a/b.weights.h5", "x.safetensors", {"a": 1}])
+def test_what_maps_to_no_shards_of_keras_is_not_taken_for_them(tmp_path: Path, shards: object) -> None:
+    path = sharded(tmp_path, {"/layers/dense/vars": shards})
+    assert keras.locate(path, FolderDisk()) is None
+    with pytest.raises(CorruptFile, match="maps no weights"):
+        keras.index(path, FolderDisk())
 
 
 # Writing

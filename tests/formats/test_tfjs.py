@@ -170,6 +170,20 @@ def test_a_string_tensor_over_the_end_of_a_shard_is_refused(tmp_path: Path) -> N
         opened(path)
 
 
+@pytest.mark.parametrize("paths", [["a.bin", "a.bin"], [f"{number}.bin" for number in range(10_001)]])
+def test_a_shard_named_twice_and_shards_without_number_are_damage(tmp_path: Path, paths: list[str]) -> None:
+    with pytest.raises(CorruptFile, match=r"no sound TensorFlow\.js model"):
+        opened(written(tmp_path, weight(), paths=paths))
+
+
+def test_strings_are_looked_through_in_few_reads(tmp_path: Path) -> None:
+    path = written(tmp_path, weight(dtype="string", shape=[100_000]), data=b"\1\0\0\0a" * 100_000)
+    disk = FolderDisk()
+    tensor = tfjs.index(str(path), disk).tensors["w"]
+    assert evaluate(tensor, whole((100_000,)), read).tolist() == [b"a"] * 100_000
+    assert disk.bytes_read < 600_000
+
+
 MODEL = (DATA / "model.json").read_bytes()
 
 

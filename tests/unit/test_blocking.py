@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgery.blocking import STRIP, Part, blocks, parts, shortest_run, working_bytes
+from surgery.chunked import Chunked
 from surgery.dtypes import DTYPES
 from surgery.expr import Cast, Expr, Slice, Stored, Transpose
 from surgery.regions import Region, extent_of, whole
@@ -167,3 +168,38 @@ def test_working_bytes_count_each_new_array() -> None:
     assert working_bytes(matrix, region) == 2000
     assert working_bytes(to_float64(matrix), region) == 2000 + 4000
     assert working_bytes(Transpose(stored((50, 1000)), (1, 0)), region) == 2000
+
+
+# Encoded chunks
+
+
+def chunked(shape: tuple[int, ...], chunk: tuple[int, ...]) -> Chunked:
+    spec = TensorSpec(DTYPES["float32"], shape)
+    return Chunked(Extent(FILE, 0, spec.nbytes, spec), chunk, lambda place: None, None, encoded=True)
+
+
+def test_encoded_chunks_are_cut_between_them_in_one_run_where_rows_of_chunks_fit() -> None:
+    found = list(parts(chunked((1000, 1000), (64, 100)), 3 * MIB))
+    assert all(part.contiguous for part in found)
+    assert {part.region[0][0] % 64 for part in found} == {0}
+    assert {part.region[1] for part in found} == {(0, 1000)}
+    assert len(found) == 2
+
+
+def test_rows_of_chunks_beyond_the_budget_are_cut_across() -> None:
+    found = list(parts(chunked((1000, 100_000), (250, 100)), MIB))
+    assert {(low % 250, first % 100) for (low, _), (first, _) in (part.region for part in found)} == {(0, 0)}
+    assert max(part.working_bytes for part in found) <= MIB
+    assert sum(prod(extent_of(part.region)) for part in found) == 100_000_000
+
+
+def test_a_transposed_tensor_is_cut_along_the_chunks_of_its_source() -> None:
+    found = [part.region for part in parts(to_float64(Transpose(chunked((1000, 3000), (250, 100)), (1, 0))), 4 * MIB)]
+    assert {(low % 100, first % 250) for (low, _), (first, _) in found} == {(0, 0)}
+    assert len(found) > 1
+
+
+def test_a_single_chunk_is_never_cut_however_large() -> None:
+    (part,) = parts(chunked((1000, 1000), (1000, 1000)), MIB)
+    assert part.region == ((0, 1000), (0, 1000))
+    assert part.working_bytes == 20_000_000

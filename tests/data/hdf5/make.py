@@ -37,6 +37,21 @@ def chunk(file: h5py.File) -> None:
     part[5:6] = 1
 
 
+def index_late(file: h5py.File) -> None:
+    """One dataset for each index of chunks that HDF5 1.10 brought, long enough for pages, and with axes that may grow."""
+    for name, most in {"fixed": None, "wider": (20, 30), "extensible": (None, 10), "last": (11, None), "tree": (None, None)}.items():
+        file.create_dataset(f"{name}/plain", data=GRID, chunks=(3, 4), maxshape=most)
+        file.create_dataset(f"{name}/packed", data=GRID, chunks=(3, 4), maxshape=most, compression="gzip", shuffle=True)
+    for name, size, most in (("fixed", 3000, (3000,)), ("extensible", 200_000, (None,))):
+        long = file.create_dataset(f"{name}/long", (size,), "i1", chunks=(1,), maxshape=most, fillvalue=9)
+        long[0], long[1500], long[size - 10 : size - 5] = 1, 2, 3
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_chunk((3, 4))
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    space = h5py.h5s.create_simple((10, 10), (20, 30))
+    h5py.Dataset(h5py.h5d.create(file["wider"].id, b"implicit", h5py.h5t.STD_I32LE, space, early))[...] = GRID
+
+
 for version in ("earliest", "v108", "latest"):
     with h5py.File(HERE / f"{version}.h5", "w", libver=version, track_order=version != "earliest") as file:
         fill(file)
@@ -46,8 +61,20 @@ with h5py.File(HERE / "user_block.h5", "w", userblock_size=512) as file:
     file["w"] = MATRIX
 with h5py.File(HERE / "lzf.h5", "w") as file:
     file.create_dataset("w", data=GRID, chunks=(5, 5), compression="lzf")
-with h5py.File(HERE / "late_chunks.h5", "w", libver="latest") as file:
-    file.create_dataset("w", data=GRID, chunks=(3, 4))
+with h5py.File(HERE / "late_chunks.h5", "w", libver=("v110", "v110")) as file:
+    index_late(file)
+with h5py.File(HERE / "large_attributes.h5", "w", libver="latest") as file:
+    file["w"] = MATRIX
+    file.attrs["many"] = np.arange(9000)
+    for number in range(40):
+        file["w"].attrs[f"text_{number}"] = "x" * number
+with h5py.File(HERE / "bits.h5", "w") as file:
+    h5py.Dataset(h5py.h5d.create(file.id, b"flags", h5py.h5t.STD_B8LE, h5py.h5s.create_simple((3,))))[...] = np.array([1, 0, 1], "u1")
+with h5py.File(HERE / "open.h5", "w", libver="latest") as file:
+    file["w"] = MATRIX
+    file.flush()
+    (HERE / "open.h5.copy").write_bytes((HERE / "open.h5").read_bytes())
+(HERE / "open.h5.copy").replace(HERE / "open.h5")
 with h5py.File(HERE / "external.h5", "w") as file:
     file.create_dataset("w", (2,), "<f4", external=[("other.bin", 0, 8)])
 with h5py.File(HERE / "virtual.h5", "w", libver="latest") as file:
