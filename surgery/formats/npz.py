@@ -10,109 +10,24 @@ from __future__ import annotations
 
 import posixpath
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from surgery.checksums import crc32_combine
-from surgery.dtypes import numpy_dtype
-from surgery.errors import CorruptFile, KeyCollisionError, PlanError, SourceError, UnsupportedFeature, listed, plural
+from surgery.errors import KeyCollisionError, PlanError, SourceError, UnsupportedFeature, listed, plural
 from surgery.expr import Expr
 from surgery.formats import npy, suffixes, zips
 from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, ReadAt, refuse_dtypes
-from surgery.tensors import Extent, SourceFile, TensorSpec
-
-if TYPE_CHECKING:
-    import numpy as np
+from surgery.formats.deflate import MOST_INFLATION, Deflated, damaged
+from surgery.tensors import Extent, SourceFile
 
 NAME = "npz"
 SUMMARY = "numpy archive of arrays (.npz), or one array (.npy)"
 _SUFFIXES = suffixes(NAME)
 OPTIONS: frozenset[str] = frozenset()
 
-_INFLATION = 1032
-"""Deflate makes at most this many bytes of one."""
 _CHUNK = 4096
-_INFLATED = 1 << 20
-"""The most bytes of a member that are inflated at once."""
-
-
-class Deflated:
-    """A member that has to be inflated: npy header and array together are `nbytes` bytes with this CRC-32.
-
-    It comes out little-endian, in C order of the spec's shape; a stream that is longer is found out before it is held.
-    """
-
-    __slots__ = ("big_endian", "crc32", "header_nbytes", "label", "nbytes")
-    name = "deflate"
-
-    def __init__(self, label: str, header_nbytes: int, nbytes: int, crc32: int, big_endian: bool) -> None:
-        self.label = label
-        self.header_nbytes = header_nbytes
-        self.nbytes = nbytes
-        self.crc32 = crc32
-        self.big_endian = big_endian
-
-    def decode(self, stored: bytes, spec: TensorSpec) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
-        """Inflate all of a member. Raises CorruptFile as `chunks` does."""
-        import numpy as np
-
-        content = b"".join(self.chunks((stored,), spec))
-        return np.frombuffer(content, numpy_dtype(spec.dtype)).reshape(spec.shape)
-
-    def chunks(self, stored: Iterable[bytes | memoryview], spec: TensorSpec) -> Iterator[bytes | memoryview]:
-        """Inflate little by little. Raises CorruptFile where the stream, its size or its CRC-32 (known at the end) is wrong."""
-        dtype = numpy_dtype(spec.dtype)
-        word = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-        skip, rest = self.header_nbytes, b""
-        for content in self._inflated(stored):
-            data = rest + content[skip:]
-            skip = max(0, skip - len(content))
-            cut = len(data) - len(data) % word
-            rest = data[cut:]
-            yield _turned(data[:cut], word) if self.big_endian else data[:cut]
-
-    def _inflated(self, stored: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        nbytes = crc32 = 0
-        for content in _inflate(inflater, stored, self.label):
-            nbytes += len(content)
-            crc32 = zlib.crc32(content, crc32)
-            if nbytes > self.nbytes:
-                break
-            yield content
-        if nbytes != self.nbytes or not inflater.eof or inflater.unused_data:
-            raise _damaged(self.label, f"it should inflate to {self.nbytes:,} bytes")
-        if crc32 != self.crc32:
-            raise _damaged(self.label, f"CRC-32 stored {self.crc32:08x}, computed {crc32:08x}")
-
-    def checksum(self, stored: bytes, spec: TensorSpec) -> int:
-        """Nothing: zip archives keep no CRC-32C, so no one asks for it."""
-        return 0
-
-
-def _inflate(inflater: zlib._Decompress, stored: Iterable[bytes | memoryview], label: str) -> Iterator[bytes]:
-    """What a raw deflate stream holds, in pieces of at most `_INFLATED`; stops at its end, with what follows left in `unused_data`."""
-    for piece in chain(stored, [b""]):  # the last one asks for what the inflater still keeps back
-        rest: bytes | memoryview = piece
-        content = None
-        while content is None or len(content) == _INFLATED:
-            try:
-                content = inflater.decompress(rest, _INFLATED)
-            except zlib.error as fault:
-                raise _damaged(label, str(fault)) from fault
-            rest = inflater.unconsumed_tail
-            if content:
-                yield content
-        if inflater.unused_data:
-            return
-
-
-def _turned(data: bytes, word: int) -> memoryview:
-    import numpy as np
-
-    return np.frombuffer(data, f"u{word}").byteswap().view(np.uint8).data
 
 
 def locate(path: str, disk: Disk) -> str | None:
@@ -180,7 +95,7 @@ def _index_member(file: SourceFile, read: ReadAt, member: zips.Member) -> Expr:
     if member.method != zips.DEFLATED:
         raise UnsupportedFeature(f"{label} is compressed by method {member.method}", help="save it with numpy.savez")
     array = npy.read_header(lambda nbytes: _inflated_head(read, start, stop, nbytes, label), label)
-    if member.nbytes != array.nbytes or member.nbytes > member.stored_nbytes * _INFLATION:
+    if member.nbytes != array.nbytes or member.nbytes > member.stored_nbytes * MOST_INFLATION:
         raise npy.corrupt(f"{label} cannot inflate to its array", f"{array} in {member.nbytes:,} bytes, deflated {member.stored_nbytes:,}")
     codec = Deflated(label, array.header_nbytes, member.nbytes, member.crc32, array.big_endian)
     return array.expr(Extent(file, start, member.stored_nbytes, array.stored_spec, codec=codec))
@@ -191,12 +106,8 @@ def _stored(array: npy.Array, file: SourceFile, start: int, stop: int, label: st
         raise npy.corrupt(f"{label} is not as long as its array", f"{array} in {stop - start:,} bytes", f"{file.path}, bytes {start:,} to {stop:,}")
     data_start = start + array.header_nbytes
     if checksum and data_start == stop:  # no bytes will ever be read that could tell
-        raise _damaged(label, "the CRC-32 of its header is not the stored one")
+        raise damaged(label, "the CRC-32 of its header is not the stored one")
     return array.expr(Extent(file, data_start, stop - data_start, array.stored_spec, checksum, big_endian=array.big_endian))
-
-
-def _damaged(label: str, fact: str) -> CorruptFile:
-    return npy.corrupt(f"{label} is damaged", fact)
 
 
 def _inflated_head(read: ReadAt, start: int, stop: int, nbytes: int, label: str) -> bytes:
@@ -208,7 +119,7 @@ def _inflated_head(read: ReadAt, start: int, stop: int, nbytes: int, label: str)
             content += inflater.decompress(read(start, min(start + _CHUNK, stop)), nbytes - len(content))
             start += _CHUNK
     except zlib.error as fault:
-        raise _damaged(label, str(fault)) from fault
+        raise damaged(label, str(fault)) from fault
     return content
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from surgery.errors import SourceError, listed, plural
 from surgery.expr import Expr
 from surgery.formats.base import Disk, Indexed
+from surgery.formats.json_shape import like_index
 from surgery.formats.safetensors_header import corrupt, parse_object
 from surgery.tensors import SourceFile
 
-_INDEX_LIMIT = 1 << 30
+_INDEX_LIMIT = 1 << 28
 
 
 def index_shards(
@@ -72,14 +73,15 @@ def _weight_map(path: str, disk: Disk) -> tuple[SourceFile, dict[str, str]]:
     file, read = disk.open(path)
     if file.nbytes > _INDEX_LIMIT:
         raise corrupt(f"{path} is too large for an index", file, 0, file.nbytes)
-    weight_map = parse_object(read(0, file.nbytes), "the text", file, 0).get("weight_map")
+    weight_map = parse_object(read(0, file.nbytes), "the text", file, 0, like_index).get("weight_map")
     if type(weight_map) is not dict:
         raise corrupt(f"{path} has no mapping `weight_map`", file, 0, file.nbytes)
-    if set(map(type, weight_map.values())) - {str} or not all(map(_is_plain_name, set(weight_map.values()))):
-        key, name = next((key, name) for key, name in weight_map.items() if type(name) is not str or not _is_plain_name(name))
+    if set(map(type, weight_map.values())) - {str} or not all(map(is_plain_name, set(weight_map.values()))):
+        key, name = next((key, name) for key, name in weight_map.items() if type(name) is not str or not is_plain_name(name))
         raise corrupt(f"{path} puts `{key}` into {name!r}, which is not a name in its folder", file, 0, file.nbytes)
     return file, weight_map
 
 
-def _is_plain_name(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
+    """Whether a name from a file is one in its folder, and leads nowhere else."""
     return name not in ("", ".", "..") and name.isprintable() and "/" not in name and "\\" not in name

@@ -10,16 +10,21 @@ from collections.abc import Mapping
 
 from surgery.errors import CorruptFile, UnsupportedFeature
 from surgery.formats.base import ReadAt
+from surgery.formats.tape import Tape
 from surgery.formats.torch_objects import Storage, TorchBuilder
-from surgery.formats.torch_pickle import PICKLE_LIMIT, Content, content_of, pickle_fault
+from surgery.formats.torch_pickle import Content, content_of, unpickled
 from surgery.formats.torch_views import Place
-from surgery.formats.unpickle import PickleEnds, PickleFault, Unpickled, unpickle
 from surgery.tensors import SourceFile
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
-MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_FIRST_READ = 32 << 10
+_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+HEAD_BYTES = 32
+
+
+def is_stream(head: bytes) -> bool:
+    """Whether a file that begins so is of this container: the magic number is its first pickle, in any protocol that has opcodes for it."""
+    return head[:1] == b"\x80" and _MAGIC in head
 
 
 def read_stream(file: SourceFile, read: ReadAt, fragment: str) -> Content:
@@ -30,28 +35,32 @@ def read_stream(file: SourceFile, read: ReadAt, fragment: str) -> Content:
         UnsupportedFeature: another version of the container.
         NotFoundError: there is nothing under `fragment`.
     """
-    pickles = _Pickles(file, read)
-    magic, protocol = pickles.next(), pickles.next()
+    tape = Tape(read, 0, file.nbytes)
+
+    def following(builder: TorchBuilder) -> object:
+        return unpickled(file, tape, builder)
+
+    magic, protocol = following(TorchBuilder()), following(TorchBuilder())
     if magic != MAGIC_NUMBER or protocol != PROTOCOL_VERSION:
         raise UnsupportedFeature(
             f"{file.path} is of another version of PyTorch's old format",
             notes=[f"{PROTOCOL_VERSION} is the only version known"],
             help="save it anew with PyTorch",
         )
-    pickles.next()  # byte order and widths of the machine, which the storages do not follow
+    following(TorchBuilder())  # byte order and widths of the machine, which the storages do not follow
     seen = _Recorder()
-    value = pickles.next(seen)
-    keys = pickles.next()
+    value = following(seen)
+    keys = following(TorchBuilder())
     if type(keys) is not list or not all(type(key) is str for key in keys) or len(set(keys)) != len(keys):
-        raise _corrupt(file, "does not list its storages", pickles.at, pickles.at)
-    places = _places(file, read, keys, pickles.at, seen.storages)
+        raise _corrupt(file, "does not list its storages", tape.at, tape.at)
+    places = _places(file, read, keys, tape.at, seen.storages)
 
     def place_of(storage: Storage) -> Place:
         if storage.key not in places:
-            raise _corrupt(file, f"has no storage `{storage.key[:80]}`", pickles.at, file.nbytes)
+            raise _corrupt(file, f"has no storage `{storage.key[:80]}`", tape.at, file.nbytes)
         return places[storage.key]
 
-    return content_of(value, file.path, fragment, place_of)
+    return content_of(value, file, fragment, place_of)
 
 
 class _Recorder(TorchBuilder):
@@ -65,33 +74,6 @@ class _Recorder(TorchBuilder):
         if isinstance(found, Storage):
             self.storages.setdefault(found.key, found)
         return found
-
-
-class _Pickles:
-    """The pickles at the front of a file, one after the other; reads more of the file as they go on."""
-
-    def __init__(self, file: SourceFile, read: ReadAt) -> None:
-        self.file = file
-        self.read = read
-        self.code = read(0, min(file.nbytes, _FIRST_READ))
-        self.at = 0
-
-    def next(self, builder: TorchBuilder | None = None) -> object:
-        try:
-            value, self.at = self._unpickled(builder or TorchBuilder())
-        except PickleFault as fault:
-            raise pickle_fault(self.file, fault, 0) from None
-        return value
-
-    def _unpickled(self, builder: TorchBuilder) -> Unpickled:
-        while True:
-            try:
-                return unpickle(self.code, builder, self.at)
-            except PickleEnds as fault:
-                have, limit = len(self.code), min(self.file.nbytes, PICKLE_LIMIT)
-                if fault.stop > limit or have == limit:
-                    raise
-                self.code += self.read(have, min(max(2 * have, fault.stop), limit))
 
 
 def _places(file: SourceFile, read: ReadAt, keys: list[str], start: int, storages: Mapping[str, Storage]) -> dict[str, Place]:

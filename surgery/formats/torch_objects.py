@@ -6,12 +6,14 @@ pickle names. Source of format facts: torch 2.13, `torch/_utils.py` and `torch/s
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 
 from surgery.dtypes import DTYPES, DType
-from surgery.formats.unpickle import BYTES_PER_OBJECT, Global, Stub
+from surgery.formats.numpy_pickle import NumpyArray, encoded, of_buffer, scalar
+from surgery.formats.tape import Span
+from surgery.formats.unpickle import Global, Stub
+from surgery.regions import strides_of
 
 STORAGE_TYPES = {
     "Bool": "bool",
@@ -63,17 +65,19 @@ _FIRST_ARGUMENT = {
 }
 """Calls that are, as far as values go, what they are given first; containers are handed on, not copied."""
 _MAPPINGS = {"collections.OrderedDict", "builtins.dict", "__builtin__.dict"}
-_NUMPY_SCALARS = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"}
-_SCALAR_CODES = {"b1": "?", "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f2": "e", "f4": "f", "f8": "d"}
-"""Numpy's names of types → `struct` code."""
 
 
 class Storage(NamedTuple):
-    """Bytes that tensors look at, under a name within their file; `dtype` is None for element types unknown here."""
+    """Bytes that tensors look at, under a name within their file; `dtype` is None for element types unknown here.
+
+    Those of a numpy array have no name: `content` has them, or their place in the pickle.
+    """
 
     key: str
     dtype: DType | None
     type_name: str
+    content: bytes | Span | None = None
+    big_endian: bool = False
 
     @property
     def width(self) -> int:
@@ -100,6 +104,16 @@ class Unreadable(NamedTuple):
     reason: str
 
 
+def tensor_of_array(array: NumpyArray) -> Tensor | Unreadable:
+    """A numpy array as a tensor, whose storage is all of its bytes."""
+    data = array.content
+    if isinstance(data, str):
+        return Unreadable(data)
+    storage = Storage("", data.dtype, "numpy", data.raw, data.big_endian)
+    strides = strides_of(data.shape[::-1])[::-1] if data.is_fortran else strides_of(data.shape)
+    return Tensor(storage, data.dtype, 0, data.shape, strides)
+
+
 class TorchBuilder:
     """Makes tensors, storages and containers of the calls in a pickle of PyTorch."""
 
@@ -119,9 +133,11 @@ class TorchBuilder:
         if name == "torch._tensor._rebuild_from_type_v2" and len(arguments) == 4:
             return self._rebuilt(arguments[0], arguments[2], spend)
         if name == "_codecs.encode":
-            return _encoded(arguments, spend)
-        if name in _NUMPY_SCALARS:
-            return _scalar(arguments)
+            return encoded(arguments, spend)
+        if name in ("builtins.bytes", "__builtin__.bytes", "__builtin__.str") and not arguments:
+            return b""
+        if name.startswith("numpy."):
+            return _of_numpy(name, arguments)
         return Stub(name, arguments)
 
     def _rebuilt(self, function: object, arguments: object, spend: Callable[[int], None]) -> object:
@@ -131,9 +147,11 @@ class TorchBuilder:
         return self.call(function, arguments, spend)
 
     def build(self, target: object, state: object) -> None:
-        """Keep the state of a `Stub`; containers and tensors have attributes that are no values of theirs."""
+        """Keep the state of a `Stub` or an array; containers and tensors have attributes that are no values of theirs."""
         if type(target) is Stub:
             target.state = state
+        elif type(target) is NumpyArray:
+            target.build(state)
 
     def persistent(self, name: object) -> object:
         """A storage, or in the legacy format a class with its source text. Raises ValueError for anything else."""
@@ -146,9 +164,30 @@ class TorchBuilder:
             raise ValueError("a storage without type and name")
         if len(name) == 6 and name[5] is not None:
             raise ValueError("a storage that is a view of another, as only PyTorch before 0.4 wrote it")
-        short = kind.name.rpartition(".")[2].removesuffix("Storage")
-        dtype = _BYTES if short == "Untyped" else DTYPES.get(STORAGE_TYPES.get(short, ""))
-        return Storage(key, dtype, kind.name)
+        return storage_type(kind, key)
+
+
+def storage_type(kind: Global, key: str) -> Storage:
+    """A storage by the class that PyTorch has for its element type."""
+    short = kind.name.rpartition(".")[2].removesuffix("Storage")
+    dtype = _BYTES if short == "Untyped" else DTYPES.get(STORAGE_TYPES.get(short, ""))
+    return Storage(key, dtype, kind.name)
+
+
+def torch_dtype(kind: Global) -> DType | None:
+    """The element type of a name such as `torch.float32`; None where it is not known here."""
+    return _TORCH_DTYPES.get(kind.name.removeprefix("torch."))
+
+
+def _of_numpy(name: str, arguments: tuple[object, ...]) -> object:
+    _, _, function = name.rpartition(".")
+    if function == "_reconstruct":
+        return NumpyArray()
+    if function == "_frombuffer":
+        return of_buffer(arguments)
+    if function == "scalar":
+        return scalar(arguments)
+    return Stub(name, arguments)
 
 
 def _tensor(arguments: tuple[object, ...], *, typed: bool) -> Tensor | Unreadable:
@@ -165,9 +204,9 @@ def _tensor(arguments: tuple[object, ...], *, typed: bool) -> Tensor | Unreadabl
         kind = arguments[6]
         if type(kind) is not Global:
             raise ValueError("a tensor without element type")
-        dtype, name = _TORCH_DTYPES.get(kind.name.removeprefix("torch.")), kind.name
+        dtype, name = torch_dtype(kind), kind.name
     if dtype is None:
-        return Unreadable(f"has elements of a type that is not known here, {name}")
+        return Unreadable(f"has elements of a type that is not known here, {name[:80]}")
     metadata = arguments[at_metadata] if len(arguments) > at_metadata else None
     if type(metadata) is dict and (metadata.get("conj") or metadata.get("neg")):
         return Unreadable("is stored conjugated or negated (`resolve_conj`, `resolve_neg`)")
@@ -195,25 +234,3 @@ def _mapping(items: object, spend: Callable[[int], None]) -> dict[object, object
             raise ValueError("a mapping of something that is no pairs")
         made[pair[0]] = pair[1]
     return made
-
-
-def _encoded(arguments: tuple[object, ...], spend: Callable[[int], None]) -> bytes:
-    """Bytes, as pickles of protocol 2 spell them."""
-    text = arguments[0] if len(arguments) == 2 and arguments[1] in ("latin1", "latin-1") else None
-    if not isinstance(text, str):
-        raise ValueError("bytes that are no text in Latin-1")
-    spend(len(text) // BYTES_PER_OBJECT)
-    return text.encode("latin-1")
-
-
-def _scalar(arguments: tuple[object, ...]) -> object:
-    """A numpy scalar as a number; a `Stub` where it is none."""
-    kind, raw = arguments if len(arguments) == 2 else (None, None)
-    if isinstance(kind, Stub) and kind.name == "numpy.dtype" and isinstance(kind.arguments, tuple) and isinstance(raw, bytes):
-        name = kind.arguments[0] if kind.arguments else None
-        order = ">" if isinstance(kind.state, tuple) and kind.state[1:2] == (">",) else "<"
-        code = _SCALAR_CODES.get(name) if isinstance(name, str) else None
-        if code is not None and struct.calcsize(order + code) == len(raw):
-            value: object = struct.unpack(order + code, raw)[0]
-            return value
-    return Stub("numpy.core.multiarray.scalar", arguments)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import NamedTuple
 
-from surgery.errors import CorruptFile, NotFoundError, SourceError, UnsupportedFeature, listed
+from surgery.errors import CorruptFile, NotFoundError, UnsupportedFeature, listed
 from surgery.expr import Expr
-from surgery.formats.torch_objects import Storage, Tensor
+from surgery.formats.numpy_pickle import PickledBytes
+from surgery.formats.tape import PickleFault, Span, Tape
+from surgery.formats.torch_objects import Storage, Tensor, TorchBuilder
 from surgery.formats.torch_tree import flatten, select
 from surgery.formats.torch_views import Place, view_of
-from surgery.formats.unpickle import PickleFault
+from surgery.formats.unpickle import unpickle
 from surgery.tensors import SourceFile
-
-PICKLE_LIMIT = 64 << 20
-"""A tensor takes about 150 bytes of a pickle."""
 
 
 class Content(NamedTuple):
@@ -26,7 +26,7 @@ class Content(NamedTuple):
     notes: tuple[str, ...]
 
 
-def content_of(value: object, path: str, fragment: str, place_of: Callable[[Storage], Place]) -> Content:
+def content_of(value: object, file: SourceFile, fragment: str, place_of: Callable[[Storage], Place]) -> Content:
     """The tensors below `fragment` (all where it is empty) of an unpickled value, by key.
 
     Raises:
@@ -34,6 +34,7 @@ def content_of(value: object, path: str, fragment: str, place_of: Callable[[Stor
         CorruptFile: tensors that do not lie in their storages; and what `place_of` raises.
         UnsupportedFeature: values that are nested too deeply or too many, two tensors under one key.
     """
+    path = file.path
     try:
         part = select(value, fragment)
     except KeyError as missing:
@@ -49,28 +50,46 @@ def content_of(value: object, path: str, fragment: str, place_of: Callable[[Stor
         flat = flatten(part, stem)
     except ValueError as fault:
         raise UnsupportedFeature(f"{path} holds {fault}", help=f"name a part of it: {path}#NAME") from None
-    return Content(_expressions(flat.tensors, path, place_of), flat.metadata, flat.notes)
+    return Content(_expressions(flat.tensors, file, place_of), flat.metadata, flat.notes)
 
 
-def _expressions(tensors: Mapping[str, Tensor], path: str, place_of: Callable[[Storage], Place]) -> dict[str, Expr]:
+def _expressions(tensors: Mapping[str, Tensor], file: SourceFile, place_of: Callable[[Storage], Place]) -> dict[str, Expr]:
     known: dict[int, Expr] = {}
     found: dict[str, Expr] = {}
     for key, tensor in tensors.items():
         expr = known.get(id(tensor))
         if expr is None:
-            place = place_of(tensor.storage)
+            place = place_of(tensor.storage) if tensor.storage.content is None else _place_in_pickle(file, tensor)
             try:
                 expr = known[id(tensor)] = view_of(tensor, place)
             except ValueError as fault:
-                where = f"{path}, bytes {place.start:,} to {place.start + place.nbytes:,}"
-                raise CorruptFile(f"`{key}` in {path} cannot be: {fault}", notes=[where], help="the source is damaged; copy it again") from None
+                where = f"{file.path}, bytes {place.start:,} to {place.stop:,}"
+                raise CorruptFile(f"`{key}` in {file.path} cannot be: {fault}", notes=[where], help="the source is damaged; copy it again") from None
         found[key] = expr
     return found
 
 
-def pickle_fault(file: SourceFile, fault: PickleFault, start: int) -> SourceError:
-    """The error for a pickle that begins at byte `start` of a file."""
-    where = f"{file.path}, bytes {start + fault.start:,} to {start + fault.stop:,} of {file.nbytes:,}"
+def _place_in_pickle(file: SourceFile, tensor: Tensor) -> Place:
+    """The place of a numpy array, whose bytes stand in the pickle. Text is decoded to the length that the array wants."""
+    content, big_endian = tensor.storage.content, tensor.storage.big_endian
+    nbytes = prod(tensor.shape) * tensor.dtype.itemsize
+    if not isinstance(content, Span):
+        return Place(file, 0, nbytes, codec=PickledBytes(content, big_endian), stored_nbytes=0)
+    if content.is_text:
+        return Place(file, content.start, nbytes, codec=PickledBytes(None, big_endian), stored_nbytes=content.nbytes)
+    return Place(file, content.start, nbytes, big_endian=big_endian)
+
+
+def unpickled(file: SourceFile, tape: Tape, builder: TorchBuilder) -> object:
+    """The next pickle on a tape. Raises CorruptFile with its place where there is none."""
+    try:
+        return unpickle(tape, builder)
+    except PickleFault as fault:
+        raise _refused(file, fault) from None
+
+
+def _refused(file: SourceFile, fault: PickleFault) -> CorruptFile:
+    where = f"{file.path}, bytes {fault.start:,} to {fault.stop:,} of {file.nbytes:,}"
     return CorruptFile(
         f"the pickle in {file.path} cannot be read: {fault.reason}", notes=[where], help="the source is damaged, or no checkpoint of PyTorch"
     )

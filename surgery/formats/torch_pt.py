@@ -13,20 +13,21 @@ from surgery.errors import CorruptFile
 from surgery.formats import suffixes
 from surgery.formats.base import Disk, Indexed
 from surgery.formats.sharded import index_shards
-from surgery.formats.torch_legacy import MAGIC, read_stream
+from surgery.formats.torch_legacy import HEAD_BYTES, is_stream, read_stream
 from surgery.formats.torch_pickle import Content
+from surgery.formats.torch_plain import is_plain, read_plain
+from surgery.formats.torch_tar import is_tar, read_tar
+from surgery.formats.torch_write import INDEX_NAME, SINGLE_NAME
 from surgery.formats.torch_write import layout as layout
-from surgery.formats.torch_zip import read_archive, root_of
+from surgery.formats.torch_zip import is_archive, read_archive
 from surgery.tensors import SourceFile
 
 NAME = "torch"
 SUMMARY = "PyTorch checkpoint (.pt, .pth, .bin), also nested (PATH#part) or sharded with an index"
-OPTIONS: frozenset[str] = frozenset()
+OPTIONS = frozenset({"shard_size"})
 _SUFFIXES = tuple(suffix for suffix in suffixes(NAME) if suffix != ".bin")
 """What a path may be recognised by, whatever it holds; many kinds of files are called `.bin`."""
 _INDEX_SUFFIX = ".bin.index.json"
-_INDEX_NAME = "pytorch_model.bin.index.json"
-_SINGLE_NAME = "pytorch_model.bin"
 _ZIP = b"PK\3\4"
 
 
@@ -34,7 +35,7 @@ def locate(path: str, disk: Disk) -> str | None:
     """Recognise a file by content, or by `.pt` and `.pth`; an index by its name; a folder by what lies in it. `#` begins a part of a file."""
     if disk.is_folder(path):
         folder = path.rstrip("/") or "/"
-        return folder if {_INDEX_NAME, _SINGLE_NAME} & set(disk.names(folder)) else None
+        return folder if {INDEX_NAME, SINGLE_NAME} & set(disk.names(folder)) else None
     file, _ = _parted(path, disk)
     if not disk.is_file(file):
         return None
@@ -51,8 +52,8 @@ def _parted(path: str, disk: Disk) -> tuple[str, str]:
 
 def _looks_right(path: str, disk: Disk) -> bool:
     file, read = disk.open(path)
-    head = read(0, min(file.nbytes, len(MAGIC)))
-    return head == MAGIC or (head.startswith(_ZIP) and root_of(file, read) is not None)
+    head = read(0, min(file.nbytes, HEAD_BYTES))
+    return is_stream(head) or (head.startswith(_ZIP) and is_archive(file, read)) or is_tar(file, read) or is_plain(file, read)
 
 
 def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
@@ -70,7 +71,7 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
     path = location
     if disk.is_folder(location):
         names = disk.names(location)
-        path = posixpath.join(location, _INDEX_NAME if _INDEX_NAME in names else _SINGLE_NAME)
+        path = posixpath.join(location, INDEX_NAME if INDEX_NAME in names else SINGLE_NAME)
     if path.endswith(_INDEX_SUFFIX):
         return index_shards(NAME, location, path, (), disk, _index_file)
     path, fragment = _parted(path, disk)
@@ -85,13 +86,17 @@ def _index_file(path: str, disk: Disk) -> Indexed:
 
 def _read(path: str, fragment: str, disk: Disk) -> tuple[SourceFile, Content]:
     file, read = disk.open(path)
-    head = read(0, min(file.nbytes, len(MAGIC)))
+    head = read(0, min(file.nbytes, HEAD_BYTES))
     if head.startswith(_ZIP):
         return file._replace(checksum_kind="crc32"), read_archive(file, read, fragment)
-    if head == MAGIC:
+    if is_stream(head):
         return file, read_stream(file, read, fragment)
+    if is_tar(file, read):
+        return file, read_tar(file, read, fragment)
+    if is_plain(file, read):
+        return file, read_plain(file, read, fragment)
     raise CorruptFile(
         f"{path} is no checkpoint of PyTorch",
-        notes=[f"{path}, bytes 0 to {len(head)} of {file.nbytes:,}: neither a zip archive nor PyTorch's magic number"],
-        help="a plain pickle or tar file has to be saved anew with torch.save",
+        notes=[f"{path}, bytes 0 to {len(head)} of {file.nbytes:,}: neither a zip archive, nor a tar file, nor a pickle"],
+        help="correct the path, or copy the file again",
     )

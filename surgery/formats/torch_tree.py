@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, NamedTuple
 
 from surgery.errors import listed, plural
-from surgery.formats.torch_objects import Tensor, Unreadable
+from surgery.formats.numpy_pickle import NumpyArray
+from surgery.formats.tape import Span
+from surgery.formats.torch_objects import Storage, Tensor, Unreadable, tensor_of_array
 from surgery.formats.unpickle import Global, Stub
 
 _MOST_DEPTH = 100
-_MOST_VISITS = 400_000
+_MOST_VISITS = 250_000
 _MOST_CHARACTERS = 64 << 20
 """Of all paths and of all metadata; a pickle may refer to one long text any number of times."""
+_LONGEST_NAME = 200
+"""Of those that notes tell."""
 _SCRIPTED = "__torch__."
 """Begins the classes of TorchScript archives: objects of them are modules."""
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
@@ -37,8 +42,9 @@ def flatten(value: object, alone: str) -> Flat:
     JSON of the largest parts without tensors. Raises ValueError where two tensors get one key, and for values that are too deep or too many.
     """
     walk = _Walk()
-    if type(value) is Tensor:
-        return Flat({alone: value}, {}, ())
+    if isinstance(value, Tensor | NumpyArray):
+        walk.visit(value, (None, alone), 0)
+        return Flat(walk.tensors, {}, tuple(walk.notes()))
     if walk.visit(value, None, 0) and value is not None:
         for name, child in children(value):
             walk.keep((None, name), child)
@@ -63,9 +69,9 @@ def children(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, Stub):
         value = _attributes(value)
     if isinstance(value, dict):
-        for key, child in value.items():
-            yield key if type(key) is str else str(key) if type(key) in (int, float, bool) else "?", child
-    elif isinstance(value, list | tuple):
+        for position, (key, child) in enumerate(value.items()):
+            yield key if type(key) is str else str(key) if type(key) in (int, float, bool, NoneType) else f"?{position}", child
+    elif type(value) is list or type(value) is tuple:
         for position, child in enumerate(value):
             yield str(position), child
 
@@ -78,7 +84,9 @@ def _attributes(stub: Stub) -> dict[Any, object]:
     inner = [part for name in _MODULE_PARTS if type(part := attributes.get(name)) is dict]
     if not inner:
         return attributes | stub.items
-    return {name: child for part in inner for name, child in part.items()}
+    passing = attributes.get("_non_persistent_buffers_set")
+    left_out = [name for name in passing if type(name) is str] if type(passing) is list else []
+    return {name: child for part in inner for name, child in part.items() if name not in left_out}
 
 
 class _Walk:
@@ -100,14 +108,16 @@ class _Walk:
             raise ValueError(f"values nested deeper than {_MOST_DEPTH}" if depth > _MOST_DEPTH else f"more than {_MOST_VISITS:,} values")
         if value is None or isinstance(value, bool | int | float | str):
             return _is_sayable(value)
+        if isinstance(value, NumpyArray):
+            value = tensor_of_array(value)
         if isinstance(value, Tensor):
             self._found(path, value)
         elif isinstance(value, Unreadable):
-            self.unreadable.append(f"`{self._key(path)}` {value.reason}")
+            self.unreadable.append(f"`{self._key(path)[:_LONGEST_NAME]}` {value.reason}")
         elif id(value) not in self.entered:
             self.entered.add(id(value))
-            plain = isinstance(value, dict | list | tuple) and self._visit_parts(value, path, depth)
-            if isinstance(value, Stub | Global | bytes):
+            plain = (type(value) is dict or type(value) is list or type(value) is tuple) and self._visit_parts(value, path, depth)
+            if isinstance(value, Stub | Global | Storage | bytes | Span):
                 self._visit_object(value, path, depth)
             self.entered.remove(id(value))
             return plain
@@ -122,7 +132,7 @@ class _Walk:
             self.keep((path, name), child)
         return False
 
-    def _visit_object(self, value: object, path: Path, depth: int) -> None:
+    def _visit_object(self, value: Stub | Global | Storage | bytes | Span, path: Path, depth: int) -> None:
         """Look for tensors in an object; once is enough where there are none, as objects know each other in circles."""
         if id(value) in self.barren:
             return
@@ -132,7 +142,7 @@ class _Walk:
                 self.visit(child, (path, inner), depth + 1)
         if len(self.tensors) == before:
             self.barren.add(id(value))
-        name = value.name if isinstance(value, Stub | Global) else type(value).__name__
+        name = _class_of(value)
         if not name.startswith(_SCRIPTED):
             self.classes[name] = self.classes.get(name, 0) + 1
 
@@ -178,6 +188,14 @@ class _Walk:
             yield f"objects of these classes are not read, but for tensors in them: {listed(told)}"
 
 
+def _class_of(value: Stub | Global | Storage | bytes | Span) -> str:
+    if isinstance(value, Stub | Global):
+        return value.name[:_LONGEST_NAME]
+    if isinstance(value, Storage):
+        return value.type_name[:_LONGEST_NAME]
+    return "str" if isinstance(value, Span) and value.is_text else "bytes"
+
+
 def _is_sayable(value: object) -> bool:
     """Whether a scalar can stand in UTF-8."""
     return not isinstance(value, str) or value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
@@ -185,7 +203,7 @@ def _is_sayable(value: object) -> bool:
 
 def _roots(value: object, tensors: dict[str, Tensor]) -> Iterator[str]:
     """A note on the parts that hold tensors, if there are such parts."""
-    if type(value) is dict and tensors and not any(type(child) is Tensor for child in value.values()):
+    if type(value) is dict and tensors and not any(isinstance(child, Tensor | NumpyArray) for child in value.values()):
         names = [name for name, child in children(value) if isinstance(child, dict | list | Stub)]
         told = [f"{name} ({plural(count, 'tensor')})" for name in names if (count := sum(key.startswith(f"{name}.") for key in tensors))]
         if told:

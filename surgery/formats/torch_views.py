@@ -9,7 +9,7 @@ from surgery.dtypes import DType, numpy_dtype
 from surgery.expr import Expr, Stored, Transpose
 from surgery.formats.torch_objects import Tensor
 from surgery.regions import Region, extent_of, strides_of
-from surgery.tensors import Extent, SourceFile, TensorSpec
+from surgery.tensors import Codec, Extent, SourceFile, TensorSpec
 
 if TYPE_CHECKING:
     from surgery.expr import Array
@@ -20,13 +20,23 @@ _MOST_REPEATED_BYTES = 1 << 30
 
 
 class Place(NamedTuple):
-    """Where a storage's bytes lie; `crc32` is that of all of them, None where it is not known."""
+    """Where a storage's `nbytes` bytes lie; `crc32` is that of all of them, None where it is not known.
+
+    With a codec it is `stored_nbytes` bytes of the file that they are made of.
+    """
 
     file: SourceFile
     start: int
     nbytes: int
     crc32: int | None = None
     big_endian: bool = False
+    codec: Codec | None = None
+    stored_nbytes: int = 0
+
+    @property
+    def stop(self) -> int:
+        """Where its bytes in the file end."""
+        return self.start + (self.nbytes if self.codec is None else self.stored_nbytes)
 
 
 class Strided(Expr):
@@ -62,11 +72,14 @@ def view_of(tensor: Tensor, place: Place) -> Expr:
     """The expression for a tensor in its storage: stored bytes, a transposition of such, or `Strided`.
 
     Raises:
-        ValueError: the tensor does not lie inside its storage, has more than 64 axes, or repeats elements to more than 1 GiB.
+        ValueError: the tensor does not lie inside its storage, has more than 64 axes, or repeats elements to more than 1 GiB,
+            or has elements that a compressed storage is no whole number of.
     """
     dtype, shape = tensor.dtype, tensor.shape
     if len(shape) > AXES_LIMIT:
         raise ValueError(f"{len(shape)} axes; numpy has at most {AXES_LIMIT}")
+    if place.codec is not None and place.nbytes % dtype.itemsize:
+        raise ValueError(f"elements of {dtype.itemsize} bytes in a compressed storage of {place.nbytes:,}")
     if 0 in shape:
         if prod(size or 1 for size in shape) * dtype.bits >= 1 << 63:
             raise ValueError(f"a shape of {list(shape)}")
@@ -79,7 +92,8 @@ def view_of(tensor: Tensor, place: Place) -> Expr:
         raise ValueError(f"{there:,} elements repeated to {size:,}")
     order = sorted((axis for axis in range(len(shape)) if shape[axis] != 1), key=lambda axis: -tensor.strides[axis])
     packed = tuple(shape[axis] for axis in order)
-    if tuple(tensor.strides[axis] for axis in order) == strides_of(packed):
+    is_packed = tuple(tensor.strides[axis] for axis in order) == strides_of(packed)
+    if is_packed and (place.codec is None or size * dtype.itemsize == place.nbytes):
         return _transposed(tensor, place, order)
     return Strided(_stored(place, dtype, 0, (there,)), tensor.offset, shape, tensor.strides)
 
@@ -95,10 +109,10 @@ def _transposed(tensor: Tensor, place: Place, order: list[int]) -> Expr:
 
 
 def _stored(place: Place, dtype: DType, offset: int, shape: tuple[int, ...]) -> Stored:
-    """Neighbouring elements of a storage, with the storage's checksum if they are all of it, else as a part of that."""
+    """Neighbouring elements of a storage, with the storage's checksum if they are all of it, else as a part of that; of one with a codec all."""
     spec = TensorSpec(dtype, shape)
-    everything = Extent(place.file, place.start, place.nbytes, spec, place.crc32, big_endian=place.big_endian)
-    if spec.nbytes == place.nbytes:
+    everything = Extent(place.file, place.start, place.stop - place.start, spec, place.crc32, place.codec, place.big_endian)
+    if spec.nbytes == place.nbytes or place.codec is not None:
         return Stored(everything)
     whole = everything._replace(spec=TensorSpec(dtype, (place.nbytes // dtype.itemsize,)))
     return Stored(

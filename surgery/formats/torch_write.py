@@ -1,12 +1,13 @@
 """Writing a PyTorch state dict as `torch.save` does, so that `torch.load(weights_only=True)` reads it. Pure.
 
-An OrderedDict of plain tensors, each with a storage; tensors that are the same stored bytes share one, as tied ones do.
-Source of format facts: torch 2.13, `torch/serialization.py` (`_save`) and `pickletools.py` of CPython.
+An OrderedDict of plain tensors, each with a storage; tensors that are the same stored bytes share one, as tied ones do. One file, or shards with an
+index. Source of format facts: torch 2.13, `torch/serialization.py` (`_save`), `pickletools.py` of CPython, and transformers, `modeling_utils.py`.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,17 @@ from typing import NamedTuple
 from surgery.dtypes import DTYPES
 from surgery.errors import PlanError
 from surgery.expr import Expr
-from surgery.formats import zips
+from surgery.formats import suffixes, zips
 from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, refuse_dtypes
+from surgery.formats.safetensors_header import index_text
 from surgery.formats.torch_objects import NEWER_TYPES, STORAGE_TYPES
 from surgery.regions import strides_of
 from surgery.tensors import TensorSpec
 
 NAME = "torch"
+SINGLE_NAME = "pytorch_model.bin"
+INDEX_NAME = "pytorch_model.bin.index.json"
+_SAVED_NAME = re.compile(r"pytorch_model(-\d{5,}-of-\d{5,})?\.bin(\.index\.json)?")
 _ROOT = "archive"
 _ALIGNMENT = 64
 _PAGE = 4096
@@ -38,19 +43,73 @@ def layout(bundle: Bundle) -> Layout:
     """Place one storage for each tensor, at a multiple of 64 as PyTorch does, and where that lets file systems share blocks at the source's
     offset modulo 4096; the CRC-32 of each comes from the run. Metadata has no place in a state dict: a note says so.
 
+    With `shard_size` (bytes of storages per shard) the path is a folder of shards and their index, named as transformers names them. Tensors that
+    share a storage are in one shard; a tensor larger than `shard_size` gets a shard of its own.
+
     Raises:
-        PlanError: a dtype or key that PyTorch cannot hold, a path that names no file.
+        PlanError: a dtype or key that PyTorch cannot hold, a path or `shard_size` that cannot be.
     """
     refuse_dtypes(bundle, "PyTorch", lambda spec: spec.dtype in HELD)
-    folder, name = posixpath.split(bundle.path)
-    if not name:
-        raise PlanError(f"{bundle.path} names no file", code="bad-option", help="name a file in it")
     for key in bundle.tensors:
         if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
             raise PlanError(f"PyTorch cannot hold {key!r}: it is not UTF-8", code="key-not-storable", help="`rename` or `drop` it")
-    storages, owners = _storages(bundle.tensors)
-    pickled = _pickled({key: (expr.spec, owners[key]) for key, expr in bundle.tensors.items()})
-    return _place(name, folder or ".", pickled, storages, _notes(bundle, len(bundle.tensors) - len(storages)))
+    shard_size = bundle.options.get("shard_size")
+    if shard_size is not None:
+        return _layout_shards(bundle, shard_size)
+    folder, name = posixpath.split(bundle.path)
+    if not name:
+        raise PlanError(f"{bundle.path} names no file", code="bad-option", help="name a file in it, or set `shard_size`")
+    return _joined(bundle, folder or ".", {name: bundle.tensors})
+
+
+def _layout_shards(bundle: Bundle, shard_size: object) -> Layout:
+    if type(shard_size) is not int or shard_size <= 0:
+        raise PlanError(f"`shard_size` is {shard_size!r}", code="bad-option", help="give a size above zero, such as 5GB")
+    suffix = next(filter(bundle.path.endswith, suffixes(NAME)), "")
+    if suffix:
+        help = f"write `path: {bundle.path.removesuffix(suffix)}, format: {NAME}`"
+        raise PlanError(f"with `shard_size`, `path` is a folder, not {bundle.path}", code="bad-option", help=help)
+    shards = _cut(bundle.tensors, shard_size)
+    names = [SINGLE_NAME] if len(shards) == 1 else [f"pytorch_model-{number:05}-of-{len(shards):05}.bin" for number in range(1, len(shards) + 1)]
+    placed = _joined(bundle, bundle.path.rstrip("/") or "/", dict(zip(names, shards, strict=True)))
+    files: tuple[FileLayout, ...] = placed.files
+    patches: tuple[Patch, ...] = ()
+    if len(shards) > 1:
+        text = index_text(bundle.tensors, {key: name for name, shard in zip(names, shards, strict=True) for key in shard})
+        files, patches = (*files, FileLayout(INDEX_NAME, len(text))), (Patch(INDEX_NAME, 0, text),)
+    return placed._replace(files=files, patches=patches, stale=partial(_is_stale, frozenset(file.name for file in files)))
+
+
+def _cut(tensors: Mapping[str, Expr], shard_size: int) -> list[dict[str, Expr]]:
+    """The tensors in order, a new shard where the next storage would not fit; who shares a storage goes where that is."""
+    shards: list[dict[str, Expr]] = [{}]
+    filled = 0
+    homes: dict[object, dict[str, Expr]] = {}
+    for key, expr in tensors.items():
+        same = _same_bytes(expr)
+        if same is not None and same in homes:
+            homes[same][key] = expr
+            continue
+        if shards[-1] and filled + expr.spec.nbytes > shard_size:
+            shards.append({})
+            filled = 0
+        shards[-1][key] = expr
+        filled += expr.spec.nbytes
+        if same is not None:
+            homes[same] = shards[-1]
+    return shards
+
+
+def _is_stale(kept: frozenset[str], name: str) -> bool:
+    return name not in kept and _SAVED_NAME.fullmatch(name) is not None
+
+
+def _joined(bundle: Bundle, folder: str, shards: Mapping[str, Mapping[str, Expr]]) -> Layout:
+    """All archives of an output, by their names."""
+    archives = [_archive(name, tensors) for name, tensors in shards.items()]
+    tied = len(bundle.tensors) - sum(len(archive.file.placements) for archive in archives)
+    files = tuple(archive.file for archive in archives)
+    return Layout(NAME, folder, files, checksum="crc32", seal=partial(_seal, tuple(archives)), notes=_notes(bundle, tied))
 
 
 def _notes(bundle: Bundle, tied: int) -> tuple[str, ...]:
@@ -90,7 +149,17 @@ class _Slot(NamedTuple):
     key: str | None = None
 
 
-def _place(name: str, folder: str, pickled: bytes, storages: Mapping[str, Expr], notes: tuple[str, ...]) -> Layout:
+class _Archive(NamedTuple):
+    """A file to be written: its layout, its members, and where its directory stands."""
+
+    file: FileLayout
+    slots: tuple[_Slot, ...]
+    directory_start: int
+
+
+def _archive(name: str, tensors: Mapping[str, Expr]) -> _Archive:
+    storages, owners = _storages(tensors)
+    pickled = _pickled({key: (expr.spec, owners[key]) for key, expr in tensors.items()})
     slots: list[_Slot] = []
     placements: list[Placement] = []
     end = 0
@@ -102,8 +171,7 @@ def _place(name: str, folder: str, pickled: bytes, storages: Mapping[str, Expr],
             placements.append(Placement(key, expr, start))
         end = start + nbytes
     size = end + len(zips.directory([slot.record for slot in slots], [0] * len(slots), end))
-    file = FileLayout(name, size, tuple(placements))
-    return Layout(NAME, folder, (file,), checksum="crc32", seal=partial(_seal, name, tuple(slots), end), notes=notes)
+    return _Archive(FileLayout(name, size, tuple(placements)), tuple(slots), end)
 
 
 def _members(pickled: bytes, storages: Mapping[str, Expr]) -> Iterator[tuple[str, bytes, Expr | None, str | None]]:
@@ -136,11 +204,16 @@ def _record(member: str, nbytes: int, at: int, remainder: int) -> tuple[zips.Rec
     return record._replace(padding=zips.LEAST_PADDING + gap), least + gap
 
 
-def _seal(name: str, slots: tuple[_Slot, ...], end: int, checksums: Mapping[str, int]) -> list[Patch]:
-    """All headers of the archive, and the contents that are no tensors."""
-    crc32s = [checksums[slot.key] if slot.key is not None else zlib.crc32(slot.content) for slot in slots]
-    heads = [Patch(name, slot.record.start, zips.local_header(slot.record, crc32) + slot.content) for slot, crc32 in zip(slots, crc32s, strict=True)]
-    return [*heads, Patch(name, end, zips.directory([slot.record for slot in slots], crc32s, end))]
+def _seal(archives: tuple[_Archive, ...], checksums: Mapping[str, int]) -> list[Patch]:
+    """All headers of the archives, and the contents that are no tensors."""
+    patches: list[Patch] = []
+    for (name, *_), slots, end in archives:
+        records = [slot.record for slot in slots]
+        crc32s = [checksums[slot.key] if slot.key is not None else zlib.crc32(slot.content) for slot in slots]
+        heads = [zips.local_header(record, crc32) for record, crc32 in zip(records, crc32s, strict=True)]
+        patches += [Patch(name, slot.record.start, head + slot.content) for slot, head in zip(slots, heads, strict=True)]
+        patches.append(Patch(name, end, zips.directory(records, crc32s, end)))
+    return patches
 
 
 def _pickled(tensors: Mapping[str, tuple[TensorSpec, int]]) -> bytes:

@@ -6,29 +6,44 @@ Reads the directory and the pickle; storages are byte ranges. Knows one file at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, SourceError, UnsupportedFeature, plural
 from surgery.formats import zips
 from surgery.formats.base import ReadAt
+from surgery.formats.deflate import MOST_INFLATION, Deflated
+from surgery.formats.tape import Tape
 from surgery.formats.torch_objects import Storage, TorchBuilder
-from surgery.formats.torch_pickle import PICKLE_LIMIT, Content, content_of, pickle_fault
+from surgery.formats.torch_pickle import Content, content_of, unpickled
 from surgery.formats.torch_views import Place
-from surgery.formats.unpickle import PickleFault, unpickle
-from surgery.tensors import SourceFile
+from surgery.tensors import SourceFile, TensorSpec
 
 CONSTANTS = "constants"
 _PICKLE = "/data.pkl"
+_PROGRAM_PARTS = ("/archive_format", "serialized_exported_program.json")
+"""Of the archives that torch.export.save writes, today and before 2.7."""
 _SMALL = 64
+_MOST_INFLATED_PICKLE = 64 << 20
 
 
-def root_of(file: SourceFile, read: ReadAt) -> str | None:
-    """The folder inside an archive that holds a checkpoint; None where it is no such archive."""
+def is_archive(file: SourceFile, read: ReadAt) -> bool:
+    """Whether a zip archive is one of PyTorch: a checkpoint, or a program, which `Archive` refuses."""
     try:
-        names = [member.name for member in zips.members(file, read)]
+        members = zips.members(file, read)
     except SourceError:
-        return None
+        return False
+    return _root_of(members) is not None or _is_program(members)
+
+
+def _root_of(members: Iterable[zips.Member]) -> str | None:
+    """The folder inside an archive that holds a checkpoint."""
+    names = (member.name for member in members)
     return next((name.removesuffix(_PICKLE) for name in names if name.endswith(_PICKLE) and name.count("/") == 1), None)
+
+
+def _is_program(members: Iterable[zips.Member]) -> bool:
+    return any(member.name.endswith(_PROGRAM_PARTS) for member in members)
 
 
 def read_archive(file: SourceFile, read: ReadAt, fragment: str) -> Content:
@@ -36,16 +51,16 @@ def read_archive(file: SourceFile, read: ReadAt, fragment: str) -> Content:
 
     Raises:
         CorruptFile: an archive or pickle that contradicts itself or the file's size.
-        UnsupportedFeature: compressed members.
+        UnsupportedFeature: members compressed by another method than deflate.
         NotFoundError: there is nothing under `fragment`.
     """
-    archive = _Archive(file._replace(checksum_kind="crc32"), read)
+    archive = Archive(file, read, 0, file.nbytes)
     scripted = f"{CONSTANTS}.pkl" in archive.members
     wants_constants = scripted and fragment.partition(".")[0] == CONSTANTS
     name, folder = (f"{CONSTANTS}.pkl", f"{CONSTANTS}/") if wants_constants else ("data.pkl", "data/")
     value = archive.unpickled(name)
     inner = fragment.partition(".")[2] if wants_constants else fragment
-    content = content_of(value, file.path, inner, archive.places(folder))
+    content = content_of(value, archive.file, inner, archive.places(folder))
     if not scripted:
         return content
     constants = sum(member.startswith(f"{CONSTANTS}/") for member in archive.members)
@@ -53,14 +68,18 @@ def read_archive(file: SourceFile, read: ReadAt, fragment: str) -> Content:
     return content._replace(notes=(told, *content.notes))
 
 
-class _Archive:
-    """The members of one archive, by their names below its only folder."""
+class Archive:
+    """The members of an archive that is bytes `start` to `stop` of a file, by their names below its only folder."""
 
-    def __init__(self, file: SourceFile, read: ReadAt) -> None:
-        self.file = file
+    def __init__(self, file: SourceFile, read: ReadAt, start: int, stop: int) -> None:
+        self.file = file._replace(checksum_kind="crc32")
         self.read = read
-        members = zips.members(file, read)
-        root = next((member.name.removesuffix(_PICKLE) for member in members if member.name.endswith(_PICKLE) and member.name.count("/") == 1), None)
+        self._start = start
+        self._alone = self.file._replace(fingerprint=file.fingerprint._replace(nbytes=stop - start))
+        members = zips.members(self._alone, self._read_alone)
+        root = _root_of(members)
+        if root is None and _is_program(members):
+            raise UnsupportedFeature(f"{file.path} is a program of torch.export", help="save the `state_dict` of the program with torch.save")
         if root is None:
             raise CorruptFile(
                 f"{file.path} is a zip archive without a data.pkl",
@@ -68,56 +87,62 @@ class _Archive:
                 help="it is no checkpoint of PyTorch",
             )
         self.members = {member.name.removeprefix(f"{root}/"): member for member in members if member.name.startswith(f"{root}/")}
+        self.big_endian = False
         order = self.small("byteorder", b"little")
         if order not in (b"little", b"big"):
             member = self.members["byteorder"]
             raise zips.corrupt(file, "does not say its byte order", member.start, member.limit, repr(order))
         self.big_endian = order == b"big"
 
-    def range_of(self, name: str) -> tuple[int, int]:
-        """Where a stored member's bytes lie."""
+    def _read_alone(self, start: int, stop: int) -> bytes:
+        """Bytes by their offsets in the archive."""
+        return self.read(self._start + start, self._start + stop)
+
+    def place(self, name: str) -> Place:
+        """Where a member's bytes lie, and how they are compressed if they are."""
         member = self.members[name]
-        if member.method != zips.STORED:
-            raise UnsupportedFeature(f"`{member.name}` in {self.file.path} is compressed", help="save it with torch.save, which stores its members")
-        if member.nbytes != member.stored_nbytes:
+        if member.method not in (zips.STORED, zips.DEFLATED):
+            raise UnsupportedFeature(f"`{member.name}` in {self.file.path} is compressed by method {member.method}", help="save it with torch.save")
+        is_stored = member.method == zips.STORED
+        if member.nbytes != member.stored_nbytes if is_stored else member.nbytes > member.stored_nbytes * MOST_INFLATION:
             raise zips.corrupt(self.file, f"says two sizes of `{member.name}`", member.start, member.limit)
-        start = zips.content_start(self.file, self.read, member)
-        return start, start + member.nbytes
+        start = self._start + zips.content_start(self._alone, self._read_alone, member)
+        if is_stored:  # torch.serialization.set_crc32_options(False) leaves 0 in the place of the CRC-32
+            return Place(self.file, start, member.nbytes, member.crc32 or None, self.big_endian)
+        codec = Deflated(f"`{member.name}` in {self.file.path}", 0, member.nbytes, member.crc32, self.big_endian)
+        return Place(self.file, start, member.nbytes, codec=codec, stored_nbytes=member.stored_nbytes)
 
     def small(self, name: str, default: bytes) -> bytes:
         """The content of a member that holds a word, or its beginning."""
         if name not in self.members:
             return default
-        start, stop = self.range_of(name)
-        return self.read(start, min(stop, start + _SMALL))
+        return self.tape(name).take(min(self.members[name].nbytes, _SMALL))
+
+    def tape(self, name: str) -> Tape:
+        """The content of a member, to be read from its beginning; held in memory where it is compressed."""
+        place = self.place(name)
+        if place.codec is None:
+            return Tape(self.read, place.start, place.stop)
+        if place.nbytes > _MOST_INFLATED_PICKLE:
+            facts = [f"{place.nbytes:,} bytes, {_MOST_INFLATED_PICKLE:,} at most"]
+            raise UnsupportedFeature(f"`{name}` in {self.file.path} is compressed and large", notes=facts, help="save it with torch.save")
+        content = place.codec.decode(self.read(place.start, place.stop), TensorSpec(DTYPES["uint8"], (place.nbytes,))).tobytes()
+        return Tape(lambda start, stop: content[start:stop], 0, len(content), held=len(content))
 
     def unpickled(self, name: str) -> object:
-        start, stop = self.range_of(name)
-        if stop - start > PICKLE_LIMIT:
-            raise UnsupportedFeature(
-                f"`{name}` in {self.file.path} has {stop - start:,} bytes", notes=[f"{PICKLE_LIMIT:,} at most"], help="save less in one file"
-            )
-        try:
-            return unpickle(self.read(start, stop), TorchBuilder()).value
-        except PickleFault as fault:
-            raise pickle_fault(self.file, fault, start) from None
+        return unpickled(self.file, self.tape(name), TorchBuilder())
 
     def places(self, folder: str) -> Callable[[Storage], Place]:
         """Where the storages of a pickle lie; each is looked up once."""
         known: dict[str, Place] = {}
 
         def place_of(storage: Storage) -> Place:
-            if storage.key not in known:
-                known[storage.key] = self._place(folder, storage)
-            return known[storage.key]
+            name = f"{folder}{storage.key}"
+            if name not in self.members:
+                fact = f"{self.file.path}, {self.file.nbytes:,} bytes"
+                raise CorruptFile(f"{self.file.path} has no storage `{storage.key[:80]}`", notes=[fact], help="the source is damaged; copy it again")
+            if name not in known:
+                known[name] = self.place(name)
+            return known[name]
 
         return place_of
-
-    def _place(self, folder: str, storage: Storage) -> Place:
-        name = f"{folder}{storage.key}"
-        if name not in self.members:
-            fact = f"{self.file.path}, {self.file.nbytes:,} bytes"
-            raise CorruptFile(f"{self.file.path} has no storage `{storage.key[:80]}`", notes=[fact], help="the source is damaged; copy it again")
-        start, stop = self.range_of(name)
-        crc32 = self.members[name].crc32  # torch.serialization.set_crc32_options(False) leaves 0 in its place
-        return Place(self.file, start, stop - start, crc32 or None, self.big_endian)

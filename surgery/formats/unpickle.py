@@ -10,30 +10,21 @@ from __future__ import annotations
 import codecs
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-MOST_OPERATIONS = 4_000_000
-"""A tensor takes about 35; so does this end after seconds."""
+from surgery.formats.collecting import no_garbage_collection
+from surgery.formats.tape import PickleFault, Tape
+
+MOST_OPERATIONS = 2_000_000
+"""A tensor takes about 35, and about 20 objects; this ends within a second."""
 MOST_OBJECTS = 1_000_000
 _MOST_NUMBER_BYTES = 1024
-_MOST_LINE_BYTES = 1 << 20
+_NUMBER_BYTES_PER_OBJECT = 8
+_OBJECTS_PER_NAME = 8
+_MOST_TEXT_BYTES = 1 << 20
 BYTES_PER_OBJECT = 64
 """So many bytes of text count as one more object."""
 _LONGEST_INT_KEY = 63  # bits; larger ones can be chosen to have the same hash
-
-
-class PickleFault(Exception):
-    """Bytes `start` to `stop` of a pickle mean nothing, or too much."""
-
-    def __init__(self, reason: str, start: int, stop: int) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.start = start
-        self.stop = stop
-
-
-class PickleEnds(PickleFault):
-    """The pickle goes on behind the bytes that are there, at least to `stop`."""
 
 
 class Global:
@@ -67,36 +58,30 @@ class Builder(Protocol):
     def persistent(self, name: object) -> object: ...
 
 
-class Unpickled(NamedTuple):
-    """A value, and where its pickle ends."""
+def unpickle(tape: Tape, builder: Builder) -> object:
+    """Interpret the next pickle on a tape, which then stands behind it.
 
-    value: Any
-    stop: int
-
-
-def unpickle(code: bytes, builder: Builder, start: int = 0) -> Unpickled:
-    """Interpret the pickle that begins at `start`.
-
-    Values are None, bool, int, float, str, bytes, list (sets, too), tuple, dict, `Global`, `Stub` and what `builder` makes. Nothing is copied
-    that a pickle refers to twice, so that values may be shared, and contain themselves.
+    Values are None, bool, int, float, str, bytes, list (sets, too), tuple, dict, `Span`, `Global`, `Stub` and what `builder` makes. Nothing is
+    copied that a pickle refers to twice, so that values may be shared, and contain themselves.
 
     Raises:
-        PickleEnds: the pickle is not complete.
         PickleFault: it is no pickle, or wants more than MOST_OPERATIONS, MOST_OBJECTS, or what cannot be had here.
     """
-    machine = _Machine(code, start, builder)
+    machine = _Machine(tape, builder)
     try:
-        return Unpickled(machine.run(), machine.at)
+        with no_garbage_collection():
+            return machine.run()
     except IndexError:
-        raise PickleFault("the stack has too few values", machine.op_start, machine.at) from None
+        raise PickleFault("the stack has too few values", machine.op_start, tape.at) from None
     except (ValueError, TypeError) as fault:
-        raise PickleFault(str(fault), machine.op_start, machine.at) from None
+        raise PickleFault(str(fault), machine.op_start, tape.at) from None
 
 
 class _Machine:
-    def __init__(self, code: bytes, start: int, builder: Builder) -> None:
-        self.code = code
-        self.at = self.op_start = start
+    def __init__(self, tape: Tape, builder: Builder) -> None:
+        self.tape = tape
+        self.take = tape.take
+        self.op_start = tape.at
         self.builder = builder
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []
@@ -105,17 +90,15 @@ class _Machine:
         self.left = MOST_OBJECTS
 
     def run(self) -> object:
-        code, operations = self.code, _OPERATIONS
+        tape, operations = self.tape, _OPERATIONS
         for _ in range(MOST_OPERATIONS):
-            self.op_start = at = self.at
-            if at >= len(code):
-                raise PickleEnds("the pickle does not end", at, at + 1)
-            self.at = at + 1
-            if code[at] == _STOP:
+            self.op_start = tape.at
+            code = tape.byte()
+            if code == _STOP:
                 return self.stack.pop()
-            operation = operations.get(code[at])
+            operation = operations.get(code)
             if operation is None:
-                raise PickleFault(f"{code[at]:#04x} is no opcode", at, at + 1)
+                raise ValueError(f"{code:#04x} is no opcode")
             operation(self)
         raise ValueError(f"more than {MOST_OPERATIONS:,} operations")
 
@@ -129,32 +112,15 @@ class _Machine:
         self.spend(1)
         self.stack.append(value)
 
-    def take(self, nbytes: int) -> bytes:
-        """The next bytes of the pickle."""
-        if nbytes < 0:
-            raise ValueError("a length below zero")
-        stop = self.at + nbytes
-        if stop > len(self.code):
-            raise PickleEnds("the pickle ends within a value", self.op_start, stop)
-        taken = self.code[self.at : stop]
-        self.at = stop
-        return taken
-
     def number(self, form: str) -> Any:
         """A number of the `struct` format `form`."""
         (value,) = struct.unpack(form, self.take(struct.calcsize(form)))
         return value
 
     def line(self) -> bytes:
-        """The bytes up to the end of the line."""
-        stop = self.code.find(b"\n", self.at, self.at + _MOST_LINE_BYTES)
-        if stop < 0 and self.at + _MOST_LINE_BYTES <= len(self.code):
-            raise ValueError("a line that does not end")
-        if stop < 0:
-            raise PickleEnds("the pickle ends within a line", self.op_start, len(self.code) + 1)
-        taken = self.code[self.at : stop]
-        self.at = stop + 1
-        return taken
+        """The bytes up to the end of the line, which take longer than others."""
+        self.spend(2)
+        return self.tape.line()
 
     def above_mark(self) -> list[Any]:
         """Everything since the last mark."""
@@ -164,9 +130,14 @@ class _Machine:
     def named(self, module: str, name: str) -> Global:
         dotted = f"{module}.{name}"
         if dotted not in self.globals:
-            self.spend(1 + len(dotted) // BYTES_PER_OBJECT)
+            self.spend(_OBJECTS_PER_NAME + len(dotted) // BYTES_PER_OBJECT)
             self.globals[dotted] = Global(dotted)
         return self.globals[dotted]
+
+    def encodes_next(self) -> bool:
+        """Whether the next value is for `_codecs.encode`: it is bytes, then, in the disguise of protocol 2."""
+        below = self.stack or (self.outer[-1] if self.outer else [])
+        return bool(below) and type(below[-1]) is Global and below[-1].name == "_codecs.encode"
 
     def call(self, function: object, arguments: object) -> None:
         """Push what a call would give."""
@@ -213,15 +184,29 @@ def _as_key(value: object) -> object:
 
 
 def _text(machine: _Machine, nbytes: int) -> None:
-    raw = machine.take(nbytes)
+    if nbytes > _MOST_TEXT_BYTES or (nbytes > machine.tape.held and machine.encodes_next()):
+        machine.push(machine.tape.skip(nbytes, is_text=True))
+        return
     machine.spend(nbytes // BYTES_PER_OBJECT)
-    machine.push(raw.decode("utf-8", "surrogatepass"))
+    machine.push(machine.take(nbytes).decode("utf-8", "surrogatepass"))
 
 
 def _raw(machine: _Machine, nbytes: int) -> None:
-    raw = machine.take(nbytes)
+    if nbytes > machine.tape.held:
+        machine.push(machine.tape.skip(nbytes, is_text=False))
+        return
     machine.spend(nbytes // BYTES_PER_OBJECT)
-    machine.push(raw)
+    machine.push(machine.take(nbytes))
+
+
+def _long_old_text(machine: _Machine) -> None:
+    nbytes = machine.number("<i")
+    if nbytes < 0:
+        raise ValueError("a length below zero")
+    if nbytes > machine.tape.held:
+        _raw(machine, nbytes)
+    else:
+        _old_text(machine, machine.take(nbytes))
 
 
 def _old_text(machine: _Machine, raw: bytes) -> None:
@@ -241,8 +226,9 @@ def _quoted(machine: _Machine) -> None:
 
 
 def _long(machine: _Machine, nbytes: int) -> None:
-    if nbytes > _MOST_NUMBER_BYTES:
+    if not 0 <= nbytes <= _MOST_NUMBER_BYTES:
         raise ValueError(f"a number of {nbytes:,} bytes")
+    machine.spend(nbytes // _NUMBER_BYTES_PER_OBJECT)
     machine.push(int.from_bytes(machine.take(nbytes), "little", signed=True))
 
 
@@ -351,7 +337,7 @@ _OPERATIONS: dict[int, Callable[[_Machine], object]] = {
     ord("M"): lambda machine: machine.push(machine.number("<H")),
     ord("G"): lambda machine: machine.push(machine.number(">d")),
     ord("S"): _quoted,
-    ord("T"): lambda machine: _old_text(machine, machine.take(machine.number("<i"))),
+    ord("T"): _long_old_text,
     ord("U"): lambda machine: _old_text(machine, machine.take(machine.number("B"))),
     ord("V"): lambda machine: machine.push(machine.line().decode("raw-unicode-escape")),
     ord("X"): lambda machine: _text(machine, machine.number("<I")),

@@ -99,12 +99,15 @@ def content_start(file: SourceFile, read: ReadAt, member: Member) -> int:
 
 def _directory(file: SourceFile, read: ReadAt) -> tuple[int, int, int]:
     """Start and stop of the central directory, and how many members it announces."""
-    searched = max(file.nbytes - _END_SEARCHED, 0)
-    tail = read(searched, file.nbytes)
-    at = tail.rfind(b"PK\5\6")
-    while at >= 0 and at + _END.size + int.from_bytes(tail[at + 20 : at + 22], "little") != len(tail):
-        at = tail.rfind(b"PK\5\6", 0, at)
-    if at < 0:
+    for searched_nbytes in (_END.size, _END_SEARCHED):  # few archives have a comment
+        searched = max(file.nbytes - searched_nbytes, 0)
+        tail = read(searched, file.nbytes)
+        at = tail.rfind(b"PK\5\6")
+        while at >= 0 and at + _END.size + int.from_bytes(tail[at + 20 : at + 22], "little") != len(tail):
+            at = tail.rfind(b"PK\5\6", 0, at)
+        if at >= 0:
+            break
+    else:
         raise corrupt(file, "has no zip directory at its end", searched, file.nbytes)
     end = searched + at
     _, disk, first_disk, _, count, nbytes, start, _ = _END.unpack_from(tail, at)

@@ -17,7 +17,7 @@ import surgery
 from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, SourceError, UnsupportedFeature, render
 from surgery.expr import Stored, Transpose, evaluate
-from surgery.formats import npz
+from surgery.formats import deflate, npz
 from surgery.tensors import SourceFile, TensorSpec
 
 DATA = Path(__file__).parents[1] / "data" / "npz"
@@ -275,13 +275,13 @@ def run_deflated(folder: Path, monkeypatch: pytest.MonkeyPatch, steps: str, targ
     monkeypatch.chdir(folder)
     np.savez_compressed("in.npz", w=values)
     Path("r.yaml").write_text(f"surgery: 1\nsteps: [load: {{path: in.npz}}, {steps}save: {{path: {target}}}]\n")
-    inflations, chunks = [], npz.Deflated.chunks
+    inflations, chunks = [], deflate.Deflated.chunks
 
-    def counted(codec: npz.Deflated, stored: Iterable[bytes | memoryview], spec: TensorSpec) -> Iterator[bytes | memoryview]:
+    def counted(codec: deflate.Deflated, stored: Iterable[bytes | memoryview], spec: TensorSpec) -> Iterator[bytes | memoryview]:
         inflations.append(codec.label)
         return chunks(codec, stored, spec)
 
-    monkeypatch.setattr(npz.Deflated, "chunks", counted)
+    monkeypatch.setattr(deflate.Deflated, "chunks", counted)
     plan = surgery.plan("r.yaml", jobs=2, memory=1 << 20)
     plan.run()
     return len(inflations), plan
@@ -313,7 +313,7 @@ def test_inflating_little_by_little_takes_little_memory(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "in.npz", w=np.zeros(32 << 20, np.uint8))
     leaf = npz.index(str(tmp_path / "in.npz"), FolderDisk()).tensors["w"]
     assert isinstance(leaf, Stored)
-    assert isinstance(leaf.extent.codec, npz.Deflated)
+    assert isinstance(leaf.extent.codec, deflate.Deflated)
     stored = FolderDisk().open(str(tmp_path / "in.npz"))[1](leaf.extent.start, leaf.extent.stop)
     tracemalloc.start()
     try:
@@ -331,7 +331,7 @@ def test_inflating_does_not_depend_on_how_the_stored_bytes_are_cut(step: int) ->
     read = FolderDisk().open(str(DATA / "deflated.npz"))[1]
     leaf = next(found.tensors["fortran_big"].leaves())
     assert isinstance(leaf, Stored)
-    assert isinstance(leaf.extent.codec, npz.Deflated)
+    assert isinstance(leaf.extent.codec, deflate.Deflated)
     stored = read(leaf.extent.start, leaf.extent.stop)
     pieces = [stored[start : start + step] for start in range(0, len(stored), step)]
     content = b"".join(leaf.extent.codec.chunks(pieces, leaf.spec))
@@ -343,6 +343,6 @@ def test_a_deflate_stream_that_ends_early_is_damaged(cut: int) -> None:
     read = FolderDisk().open(str(DATA / "deflated.npz"))[1]
     leaf = npz.index(str(DATA / "deflated.npz"), FolderDisk()).tensors["w"]
     assert isinstance(leaf, Stored)
-    assert isinstance(leaf.extent.codec, npz.Deflated)
+    assert isinstance(leaf.extent.codec, deflate.Deflated)
     with pytest.raises(CorruptFile, match=r"`w\.npy` in .*deflated\.npz is damaged"):
         list(leaf.extent.codec.chunks([read(leaf.extent.start, leaf.extent.stop - cut)], leaf.spec))
