@@ -34,6 +34,7 @@ from surgery.tasks import (
     standing_in_the_way,
 )
 from surgery.tensors import SourceFile
+from surgery.tied import untied_note
 from surgery.units import size_text
 from surgery.value_checks import check_bytes
 
@@ -145,8 +146,9 @@ def _lay_out(output: Output, logical: LogicalPlan, places: Mapping[str, Place], 
     place = places[as_folder(layout.folder)]
     carried = {companion.path for companion in companions}
     graphs = [path for source in sources for path in source.companions if path.endswith(".meta") and path not in carried]
+    graphs = [] if "meta" in output.options else graphs
     notes += [f"{output.path}: {path} is left out: it describes the graph under the old keys" for path in graphs]
-    notes += [f"{output.path}: {note}" for note in layout.notes]
+    notes += [f"{output.path}: {note}" for note in (*layout.notes, untied_note(layout, bundle.origins)) if note]
     kept, edits = _left_in_place(layout, place)
     laid = _LaidOut(output, layout, companions, (), False, output.overwrite or force, tuple(notes), kept, edits)
     _refuse_place(laid, place)

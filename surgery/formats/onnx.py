@@ -1,8 +1,8 @@
-"""ONNX models: initializers, the tensors of Constant nodes, and those of nested graphs. Only read.
+"""ONNX models: initializers, the tensors of Constant nodes, and those of nested graphs. Writing, into a copy of a model, is in `onnx_layout`.
 
-The model is walked field by field and never held: `raw_data` and external data become byte ranges. Names of a graph's tensors are unique
-in it, so they are the keys; tensors of a nested graph have the path `NODE.ATTRIBUTE/` before theirs, those of a function `FUNCTION/`.
-Refused: sparse initializers, tensors in segments. Left out, with a note: graphs for training. No version is refused, since fields are
+The model is walked field by field, and its tensors are never held: `raw_data` and external data become byte ranges. Names of a graph's tensors
+are unique in it, so they are the keys; tensors of a nested graph have the path `NODE.ATTRIBUTE/` before theirs, those of a function `FUNCTION/`.
+Refused: tensors in segments. Left out, with a note: sparse initializers, graphs for training. No version is refused, since fields are
 found by number. Source: onnx/onnx.proto.
 """
 
@@ -10,32 +10,64 @@ from __future__ import annotations
 
 import posixpath
 
-from surgery.errors import SourceError, UnsupportedFeature
+from surgery.errors import SourceError, UnsupportedFeature, listed, plural
 from surgery.expr import Expr
 from surgery.formats import suffixes
 from surgery.formats.base import Disk, Indexed
-from surgery.formats.base import read_only as layout
-from surgery.formats.onnx_tensors import read_pair, read_tensor
-from surgery.formats.wire import BYTES, VARINT, Message
+from surgery.formats.onnx_graph import (
+    ATTRIBUTE_TENSOR,
+    CONSTANT,
+    FUNCTION_NAME,
+    FUNCTION_NODE,
+    FUNCTIONS,
+    GRAPH,
+    INITIALIZER,
+    METADATA,
+    NODE,
+    SPARSE,
+    TRAINING,
+    Node,
+    Scopes,
+    nested_graphs,
+    read_node,
+)
+from surgery.formats.onnx_layout import layout as layout
+from surgery.formats.onnx_skeleton import skeleton_of
+from surgery.formats.onnx_tensors import DTYPE_NAMES, read_pair, read_tensor
+from surgery.formats.wire import BYTES, VARINT, Field, Message
 from surgery.tensors import Fingerprint, SourceFile
 
-__all__ = ["NAME", "OPTIONS", "SUMMARY", "index", "layout", "locate"]
+__all__ = ["NAME", "OPTIONS", "READS", "SUMMARY", "index", "layout", "locate"]
 
 NAME = "onnx"
 SUMMARY = "ONNX model: initializers and constants, also of nested graphs and external data"
-OPTIONS: frozenset[str] = frozenset()
+OPTIONS = frozenset({"model", "external_data"})
+READS = DTYPE_NAMES
 
-_IR_VERSION, _GRAPH, _METADATA, _TRAINING, _FUNCTIONS = 1, 7, 14, 20, 25
 _MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES, 20: BYTES, 25: BYTES, 26: BYTES}
 _MOST_LEVELS = 32
 _ABSENT = Fingerprint(-1, 0, 0, 0)
 
 
 def locate(path: str, disk: Disk) -> str | None:
-    """Recognise a file by its suffix, or as a message with the fields of a model and a graph among them: ONNX has no magic number."""
+    """Recognise a file by its suffix, or as a message with the fields of a model and a graph among them: ONNX has no magic number.
+
+    Raises:
+        SourceError: a folder with several models; code `ambiguous-source`.
+    """
+    if disk.is_folder(path):
+        return _only_model(path, disk)
     if not disk.is_file(path):
         return None
     return path if path.endswith(suffixes(NAME)) or _looks_right(path, disk) else None
+
+
+def _only_model(folder: str, disk: Disk) -> str | None:
+    names = [name for name in disk.names(folder) if name.endswith(suffixes(NAME))]
+    if len(names) > 1:
+        help = f"name one: {posixpath.join(folder, names[0])}"
+        raise SourceError(f"{folder} holds {len(names)} ONNX models", code="ambiguous-source", notes=[listed(names)], help=help)
+    return posixpath.join(folder, names[0]) if names else None
 
 
 def _looks_right(path: str, disk: Disk) -> bool:
@@ -50,7 +82,7 @@ def _looks_right(path: str, disk: Disk) -> bool:
                 return False
     except SourceError:
         return False
-    return _GRAPH in found
+    return GRAPH in found
 
 
 def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
@@ -58,14 +90,15 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
 
     Raises:
         CorruptFile: a message that contradicts itself, or that has no graph; two tensors of one name; data that does not fit its shape.
-        UnsupportedFeature: a sparse tensor, a tensor in segments, an element type that is not known, graphs nested without end.
+        UnsupportedFeature: a tensor in segments, an element type that is not known, graphs nested without end.
         SourceError: external data is not there (code `missing-shard`); without `strict`, a note tells so.
     """
     file, read = disk.open(location)
     walk = _Walk(Message(read, file.nbytes, location), file, disk, strict)
     walk.model()
     files = (file, *(each for each in walk.outside.values() if each.nbytes >= 0))
-    return Indexed(NAME, location, walk.tensors, walk.metadata, files, notes=tuple(walk.notes))
+    attachments = {"skeleton": skeleton_of(file, read, walk.tensors)}
+    return Indexed(NAME, location, walk.tensors, walk.metadata, files, notes=tuple(walk.notes), attachments=attachments)
 
 
 class _Walk:
@@ -80,81 +113,61 @@ class _Walk:
         self.metadata: dict[str, str] = {}
         self.notes: list[str] = []
         self.outside: dict[str, SourceFile] = {}
-        self._scopes: set[str] = set()
+        self._scopes = Scopes()
+        self._sparse = 0
 
     def model(self) -> None:
         """The whole file."""
         found = set()
         for field in self.message.fields():
             found.add(field.number)
-            if field.number == _GRAPH and field.kind == BYTES:
+            if field.number == GRAPH and field.kind == BYTES:
                 self._graph(field.start, field.stop, "", 0)
-            elif field.number == _FUNCTIONS and field.kind == BYTES:
+            elif field.number == FUNCTIONS and field.kind == BYTES:
                 self._function(field.start, field.stop)
-            elif field.number == _METADATA and field.kind == BYTES:
+            elif field.number == METADATA and field.kind == BYTES:
                 key, value = read_pair(self.message, field)
                 self.metadata[key] = value
-        if _GRAPH not in found:
+        if GRAPH not in found:
             raise self.message.corrupt("it has no graph, so it is no ONNX model", 0, self.message.nbytes)
-        if _TRAINING in found:
+        if TRAINING in found:
             self.notes.append("the graphs for training are left out")
+        if self._sparse:
+            self.notes.append(
+                f"{plural(self._sparse, 'sparse initializer')} left out; a copy of the model keeps {'it' if self._sparse == 1 else 'them'}"
+            )
 
     def _graph(self, start: int, stop: int, scope: str, level: int) -> None:
         if level > _MOST_LEVELS:
             raise UnsupportedFeature(f"{self.message.path} nests graphs more than {_MOST_LEVELS} deep", help="no model that is known does")
         for field in self.message.fields(start, stop):
-            if field.number == 1:
+            if field.number == NODE:
                 self._node(field.start, field.stop, scope, level)
-            elif field.number == 5:
+            elif field.number == INITIALIZER:
                 self._add(field.start, field.stop, scope)
-            elif field.number == 15:
-                raise UnsupportedFeature(f"{self.message.path} has a sparse initializer", help="make it dense with the onnx package")
+            elif field.number == SPARSE:
+                self._sparse += 1
 
     def _function(self, start: int, stop: int) -> None:
         fields = list(self.message.fields(start, stop))
-        name = next((self.message.text(field) for field in fields if field.number == 1), "")
+        scope = self._scopes.of("", next((self.message.text(field) for field in fields if field.number == FUNCTION_NAME), ""))
         for field in fields:
-            if field.number == 7:
-                self._node(field.start, field.stop, self._scope("", name), 1)
+            if field.number == FUNCTION_NODE:
+                self._node(field.start, field.stop, scope, 1)
 
     def _node(self, start: int, stop: int, scope: str, level: int) -> None:
-        name = kind = output = ""
-        attributes = []
-        for field in self.message.fields(start, stop):
-            if field.number == 2 and not output:
-                output = self.message.text(field)
-            elif field.number == 3:
-                name = self.message.text(field)
-            elif field.number == 4:
-                kind = self.message.text(field)
-            elif field.number == 5:
-                attributes.append((field.start, field.stop))
-        for first, last in attributes:
-            self._attribute(first, last, scope, (name, output, kind), level)
+        node = read_node(self.message, start, stop)
+        for attribute in node.attributes:
+            self._attribute(attribute, scope, node, level)
 
-    def _attribute(self, start: int, stop: int, scope: str, node: tuple[str, str, str], level: int) -> None:
-        name, output, kind = node
-        fields = list(self.message.fields(start, stop))
-        graphs = [field for field in fields if field.number in (6, 11)]
-        if kind == "Constant":
-            for field in fields:
-                if field.number == 5:
-                    self._add(field.start, field.stop, scope, output)
-        if not graphs:
-            return
-        attribute = next((self.message.text(field) for field in fields if field.number == 1), "")
+    def _attribute(self, attribute: Field, scope: str, node: Node, level: int) -> None:
+        if node.kind == CONSTANT:
+            for field in self.message.fields(attribute.start, attribute.stop):
+                if field.number == ATTRIBUTE_TENSOR:
+                    self._add(field.start, field.stop, scope, node.output)
+        name, graphs = nested_graphs(self.message, attribute)
         for field in graphs:
-            inner = self._scope(scope, f"{name or output}.{attribute}")
-            self._graph(field.start, field.stop, inner, level + 1)
-
-    def _scope(self, outer: str, name: str) -> str:
-        """The path of a nested graph; a number makes it another one where nodes share a name, as ONNX allows."""
-        scope, number = f"{outer}{name}/", 1
-        while scope in self._scopes:
-            number += 1
-            scope = f"{outer}{name}_{number}/"
-        self._scopes.add(scope)
-        return scope
+            self._graph(field.start, field.stop, self._scopes.of_attribute(scope, node, name), level + 1)
 
     def _add(self, start: int, stop: int, scope: str, name: str = "") -> None:
         name, expr = read_tensor(self.message, self.file, start, stop, self._open, name)

@@ -41,6 +41,10 @@ _TYPES = {
 # fmt: on
 """Number of a type → our name, and the field of its values where they are not raw."""
 
+NUMBERS = {name: number for number, (name, _) in _TYPES.items()}
+"""Our name of a dtype → ONNX's number."""
+DTYPE_NAMES = frozenset(NUMBERS)
+
 _PACKED_BITS = {"uint4": 4, "int4": 4, "float4_e2m1fn": 4, "uint2": 2, "int2": 2}
 """Several of these share a byte, the first in its lowest bits; here each has a byte of its own."""
 
@@ -68,11 +72,14 @@ class Values:
         return 0
 
 
+PACKED = "onnx-packed"
+
+
 class Packed:
     """Raw bytes of which each holds several elements."""
 
     __slots__ = ()
-    name = "onnx-packed"
+    name = PACKED
 
     def decode(self, stored: bytes, spec: TensorSpec) -> Array:
         """One element per byte."""
@@ -86,6 +93,24 @@ class Packed:
 
 
 _PACKED = Packed()
+
+
+def is_raw(expr: Expr) -> bool:
+    """Whether a tensor can be written as `raw_data`: not strings, and types below a byte only as another model stores them."""
+    name = expr.spec.dtype.name
+    if name in _PACKED_BITS:
+        return isinstance(expr, Stored) and expr.extent.codec is _PACKED
+    return name in NUMBERS and name != "string"
+
+
+def is_listed(expr: Expr) -> bool:
+    """Whether a tensor is a list of values in a model: in a copy of that model it can stay one."""
+    return isinstance(expr, Stored) and isinstance(expr.extent.codec, Values)
+
+
+def stored_nbytes(expr: Expr) -> int:
+    """The length of a tensor's `raw_data`."""
+    return _packed_bytes(expr.spec) if expr.spec.dtype.name in _PACKED_BITS else expr.spec.nbytes
 
 
 def _packed_bytes(spec: TensorSpec) -> int:

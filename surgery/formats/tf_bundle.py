@@ -30,7 +30,7 @@ __all__ = ["NAME", "OPTIONS", "SUMMARY", "TF_STRING", "TF_VARIANT", "index", "la
 
 NAME = "tf"
 SUMMARY = "TensorFlow V2 checkpoint (PREFIX.index and PREFIX.data-*), also inside a SavedModel"
-OPTIONS = frozenset({"shard_size", "latest", "align"})
+OPTIONS = frozenset({"shard_size", "latest", "align", "meta"})
 
 _DATA_FILE = re.compile(r"(?s)(.+)\.data-\d{5,}-of-\d{5,}")
 _ABSENT = Fingerprint(-1, 0, 0, 0)

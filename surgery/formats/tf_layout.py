@@ -19,6 +19,7 @@ from surgery.formats.base import Bundle, FileLayout, Indexed, Layout, Patch, Pla
 from surgery.formats.in_place import not_in_place, stored_under_new_names
 from surgery.formats.tf_codecs import CODECS, TF_STRING, encode_strings
 from surgery.formats.tf_entries import NUMBERS, Piece, write_entry, write_header
+from surgery.formats.tf_fresh_meta import graph_notes, meta_graph, variables_of
 from surgery.formats.tf_object_graph import GRAPH_KEY, follow, unrestorable
 from surgery.formats.tf_table import write_table
 
@@ -58,9 +59,9 @@ def layout(bundle: Bundle) -> Layout:
     """Place every tensor in `PREFIX.data-*` and have `seal` make `PREFIX.index`; `bundle.path` is the prefix.
 
     Options: `shard_size` (bytes; a data file ends before the tensor that would exceed it), `latest` (False leaves the file `checkpoint`
-    alone), `align` (leave gaps, so that file systems can share blocks with the source). Checksums are CRC-32C; `seal` needs one for every
-    placement, a codec's own for strings and variants. An object graph follows the keys; where it has to change, its tensor is a patch
-    and no placement.
+    alone), `align` (leave gaps, so that file systems can share blocks with the source), `meta` ("write": a fresh graph). Checksums are CRC-32C;
+    `seal` needs one for every placement, a codec's own for strings and variants. An object graph follows the keys; where it has to change, its
+    tensor is a patch and no placement.
 
     Raises:
         PlanError: a dtype, key or path that a bundle cannot have, or an object graph that cannot follow.
@@ -77,19 +78,32 @@ def layout(bundle: Bundle) -> Layout:
     shards = placed[-1].piece.shard + 1 if placed else 1
     data_names = [f"{name}.data-{shard:05}-of-{shards:05}" for shard in range(shards)]
     patches = [Patch(data_names[piece.shard], piece.start, known[key]) for key, piece in placed if key in known]
+    graph_file, graph_told = _graph_file(bundle, name)
     known_checksums = {key: TF_STRING.checksum(data, bundle.tensors[key].spec) for key, data in known.items()}
     return Layout(
         format="tf",
         folder=folder,
-        files=(*_data_files(data_names, placed, bundle.tensors, known), FileLayout(f"{name}.index", None)),
-        patches=tuple(patches),
+        files=(
+            *_data_files(data_names, placed, bundle.tensors, known),
+            *(FileLayout(patch.file, len(patch.data)) for patch in graph_file),
+            FileLayout(f"{name}.index", None),
+        ),
+        patches=(*patches, *graph_file),
         checksum="crc32c",
         seal=partial(_seal, f"{name}.index", shards, placed, known_checksums),
         updates=(Update(tf_state.FILE_NAME, partial(tf_state.with_newest, name=name), tf_state.is_state),) if latest else (),
         stale=partial(_is_stale, name, frozenset(data_names)),
         codecs=frozenset(codec.name for codec in CODECS.values()),
-        notes=_notes(bundle, name),
+        notes=(*_notes(bundle, name), *graph_told),
     )
+
+
+def _graph_file(bundle: Bundle, name: str) -> tuple[tuple[Patch, ...], list[str]]:
+    """The graph, where `meta: write` asks for one, and the notes on it."""
+    if bundle.options.get("meta") != "write":
+        return (), []
+    variables = variables_of(bundle.tensors)
+    return (Patch(f"{name}.meta", 0, meta_graph(variables)),), graph_notes(bundle.tensors, variables)
 
 
 def relabel(bundle: Bundle, source: Indexed, *, grows: bool) -> Layout:

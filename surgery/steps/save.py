@@ -10,11 +10,14 @@ from surgery.errors import PlanError, RecipeError, listed
 from surgery.formats.base import WRITABLE, Indexed, read_only
 from surgery.models import Field
 from surgery.select import Selector, select
-from surgery.steps.base import Output, State, Step
+from surgery.steps.base import Output, Reads, State, Step
 from surgery.steps.load import unknown_format
 from surgery.steps.paths import impossible_path
 from surgery.units import parse_size
 from surgery.where import Size
+
+_FORMAT_OPTIONS = ("latest", "align", "meta", "model", "external_data")
+"""Options that only some formats have."""
 
 
 class Save(Step, Selector):
@@ -30,6 +33,9 @@ class Save(Step, Selector):
     in_place: bool = Field(False, description="give a loaded checkpoint, which `path` is, other keys and metadata without moving its tensors")
     latest: bool | None = Field(None, description="TensorFlow: name this save as newest in the `checkpoint` file (default true)")
     align: bool | None = Field(None, description="TensorFlow: leave gaps, so that file systems can share blocks with the source (default false)")
+    model: str | None = Field(None, min_length=1, description="ONNX: the model to copy with other tensors (default: the one they were loaded from)")
+    external_data: bool | None = Field(None, description="ONNX: tensors in a file beside the model, or in it (default: as the model has them)")
+    meta: Literal["write"] | None = Field(None, description="TensorFlow: write a fresh graph `PREFIX.meta` for `import_meta_graph`")
     carry: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="companion files to take along: [config.json, tokenizer*]")
     edit: dict[str, dict[str, Any]] | None = Field(None, description="fields to set in carried JSON files: {config.json: {vocab_size: 50304}}")
     manifest: bool = Field(True, description="write beside the output what it was made from, so that the next run can tell that it is up to date")
@@ -51,7 +57,7 @@ class Save(Step, Selector):
             known = formats.by_name(name).OPTIONS
             if formats.by_name(name).layout is read_only:
                 yield RecipeError(f"{name} is only read here", code="read-only-format", at=("format",) if self.format else ("path",), help=WRITABLE)
-            for option in ("shard_size", "latest", "align"):
+            for option in ("shard_size", *_FORMAT_OPTIONS):
                 if getattr(self, option) is not None and option not in known:
                     yield RecipeError(f"the format {name} has no option `{option}`", code="unknown-option", at=(option,), help="leave it out")
         yield from self._lint_shards()
@@ -59,7 +65,7 @@ class Save(Step, Selector):
             yield RecipeError("`edit` changes carried files, and none is carried", code="bad-option", at=("edit",), help="add `carry: [config.json]`")
 
     def _lint_in_place(self) -> Iterator[RecipeError]:
-        for option in ("format", "shard_size", "carry", "edit", "latest", "align"):
+        for option in ("format", "shard_size", "carry", "edit", *_FORMAT_OPTIONS):
             if getattr(self, option) is not None:
                 yield RecipeError(
                     f"in place, `{option}` has no meaning", code="bad-option", at=(option,), help="leave it out: the files stay as they are"
@@ -83,15 +89,21 @@ class Save(Step, Selector):
             help = f"write `path: {folder}, format: safetensors`"
             yield RecipeError("with `shard_size`, `path` is a folder", code="bad-option", at=("path",), help=help)
 
+    def reads(self) -> Iterator[Reads]:
+        if self.model is not None:
+            yield Reads(self.model, self.format_name(), False, ("model",))
+
     def rewrite(self, state: State) -> State:
         chosen = select(self, state)
         table = state.table.only(chosen.keys) if len(chosen.keys) < len(state.table) else state.table
         options: dict[str, Any] = {}
         if self.shard_size is not None:
             options["shard_size"] = parse_size(self.shard_size)
-        for option in ("latest", "align"):
+        for option in _FORMAT_OPTIONS:
             if getattr(self, option) is not None:
                 options[option] = getattr(self, option)
+        if self.model is not None:
+            options["model"] = state.catalog.checkpoints[self.model]
         source = self._replaced(state) if self.in_place else None
         output = Output(
             step=state.step,

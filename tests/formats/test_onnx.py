@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_writer import field, varint
 
-from surgery.errors import CorruptFile, PlanError, SourceError, UnsupportedFeature
+from surgery.errors import CorruptFile, SourceError, UnsupportedFeature
 from surgery.expr import Stored, evaluate
 from surgery.formats import onnx
-from surgery.formats.base import Bundle, Indexed
+from surgery.formats.base import Indexed
 from surgery.formats.wire import Message
 from surgery.regions import whole
 from surgery.tensors import Fingerprint, SourceFile
@@ -181,7 +181,6 @@ def test_models_that_contradict_themselves_are_corrupt(tmp_path: Path, stored: b
         model(tensor("w", (1,), 27, field(9, bytes(1)))),
         model(tensor("w", (1,), 0, field(9, bytes(1)))),
         model(tensor("w", (1,), 1, field(3, b""), field(9, bytes(4)))),
-        field(7, field(15, b"")),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(tmp_path: Path, stored: bytes) -> None:
@@ -253,10 +252,11 @@ def test_other_files_are_not_recognised(tmp_path: Path) -> None:
         assert onnx.locate(str(tmp_path / f"f{number}"), FolderDisk()) is None
 
 
-def test_it_is_not_written() -> None:
-    with pytest.raises(PlanError) as fault:
-        onnx.layout(Bundle("m.onnx", {}, {}, {}, {}, {}))
-    assert fault.value.code == "read-only-format"
+def test_sparse_initializers_are_left_out_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(field(7, field(15, field(3, 2)) + field(5, tensor("w", (1,), 1, field(9, bytes(4))))))
+    found = opened(tmp_path / "m.onnx")
+    assert list(found.tensors) == ["w"]
+    assert found.notes == ("1 sparse initializer left out; a copy of the model keeps it",)
 
 
 def test_a_large_sparse_model_is_listed_in_a_moment(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_fault_is_said_in_the_words_of_the_place(step: str, title: str, help: 
         ("save: {path: 's3://bucket/x.npz'}", "bad-path", "copy it to this machine, or mount it"),
         ("expect: {like: 'gs://bucket/x'}", "bad-path", "copy it to this machine, or mount it"),
         ("save: {path: out/m.safetensors, shard_size: 5GB}", "bad-option", "write `path: out/m, format: safetensors`"),
-        ("save: {path: out, shard_size: 5GB}", "format-needed", "add `format: safetensors` or `format: tf`"),
+        ("save: {path: out, shard_size: 5GB}", "format-needed", "add `format: torch` or `format: safetensors` or `format: tf`"),
         ("save: {path: out, format: safetensors, shard_size: 0KB}", "bad-option", "give a size above zero, such as 5GB"),
         ("drop: {where: {}}", "needs-selector", "add a fact, such as `dtype: float32`"),
         ("keep: {where: {dtype: null}}", "needs-selector", "add a fact, such as `dtype: float32`"),
