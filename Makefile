@@ -6,7 +6,7 @@ PEERS := .venv-peers
 MERGEKIT := .venv-mergekit
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-peers bench schema clean
+.PHONY: demo test test-peers bench fuzz schema clean
 
 demo: $(VENV)/.installed
 	$(BIN)/surgery demo
@@ -23,6 +23,15 @@ test-peers: $(PEERS)/.installed
 bench: $(PEERS)/.installed $(PEERS)/.torch $(MERGEKIT)/.installed
 	$(PEERS)/bin/python -m compileall -q surgery
 	$(PEERS)/bin/python -m bench $(ARGS)
+
+# Atheris guides the damage by coverage; where it cannot be had, the mutations of `fuzz` go without.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.dev $(VENV)/.fuzz
+	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
+
+$(VENV)/.fuzz:
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	touch $@
 
 schema: $(VENV)/.installed
 	$(BIN)/surgery schema --write schemas/recipe.schema.json
@@ -56,4 +65,4 @@ $(MERGEKIT)/.installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(MERGEKIT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(MERGEKIT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .corpus

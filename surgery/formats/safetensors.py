@@ -7,11 +7,9 @@ the data cannot be noticed here. Source of all format facts: README of huggingfa
 
 from __future__ import annotations
 
-import gc
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from json.encoder import encode_basestring
@@ -20,6 +18,7 @@ from surgery.errors import PlanError, SourceError, listed, plural
 from surgery.expr import Expr
 from surgery.formats import suffixes
 from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes
+from surgery.formats.collecting import no_garbage_collection
 from surgery.formats.safetensors_header import (
     CODE_OF,
     HEADER_LIMIT,
@@ -117,21 +116,9 @@ def _companions(folder: str, disk: Disk) -> tuple[str, ...]:
 
 def _index_file(path: str, disk: Disk) -> Indexed:
     file, read = disk.open(path)
-    with _no_garbage_collection():
+    with no_garbage_collection():
         header, data_start = read_header(file, read)
         return Indexed(NAME, path, tensors_of(file, header, data_start), metadata_of(file, header, data_start), (file,))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of new objects, none of them garbage: looking for some takes longer than making them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def layout(bundle: Bundle) -> Layout:

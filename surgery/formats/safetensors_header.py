@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, filterfalse
 from math import prod
@@ -19,6 +19,7 @@ from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, PlanError, UnsupportedFeature
 from surgery.expr import Expr, Stored
 from surgery.formats.base import Bundle, ReadAt
+from surgery.formats.json_shape import like_header
 from surgery.tensors import Extent, SourceFile, TensorSpec
 
 HEADER_LIMIT = 100_000_000
@@ -69,9 +70,14 @@ def read_header(file: SourceFile, read: ReadAt) -> tuple[dict[str, Any], int]:
     return parse_object(raw, "the header", file, 8), 8 + nbytes
 
 
-def parse_object(raw: bytes, what: str, file: SourceFile, start: int) -> dict[str, Any]:
-    """A JSON object without duplicate keys; nothing that JSON itself lacks (NaN, lone surrogates) gets through."""
+def parse_object(raw: bytes, what: str, file: SourceFile, start: int, shaped: Callable[[bytes], bool] = like_header) -> dict[str, Any]:
+    """A JSON object without duplicate keys; nothing that JSON itself lacks (NaN, lone surrogates) gets through.
+
+    `shaped` keeps texts from being parsed that would take much more memory than their length.
+    """
     try:
+        if not shaped(raw):
+            raise ValueError("it holds other things than it should")
         text = raw.decode()
         parsed = json.loads(text, parse_constant=_no_constant)
         if type(parsed) is not dict or not _nothing_lost(text, parsed):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from surgery.formats.tf_varint import read_varint
 
-_MOST_OUTPUT_BYTES = 256 << 20
+MOST_OUTPUT_BYTES = 64 << 20
+_MOST_ELEMENTS = 1 << 20
+"""So many take about a second."""
 _MOST_EXPANSION = 22
 """The densest element makes 64 bytes out of 3, so a longer declared length cannot be true."""
 
@@ -17,7 +19,7 @@ class BadSnappy(Exception):
 
 
 def decompress(data: bytes) -> bytes:
-    """The bytes behind a raw snappy block (no framing), at most 256 MiB.
+    """The bytes behind a raw snappy block (no framing), at most 64 MiB.
 
     Raises:
         BadSnappy: a malformed block, or one whose declared length its input cannot fill.
@@ -26,10 +28,14 @@ def decompress(data: bytes) -> bytes:
         size, at = read_varint(data, 0, len(data), 5)
     except ValueError as error:
         raise BadSnappy("its length does not end") from error
-    if size > min(_MOST_OUTPUT_BYTES, _MOST_EXPANSION * len(data)):
+    if size > min(MOST_OUTPUT_BYTES, _MOST_EXPANSION * len(data)):
         raise BadSnappy(f"{len(data):,} bytes cannot hold {size:,}")
     out = bytearray()
+    elements = 0
     while at < len(data):
+        elements += 1
+        if elements > _MOST_ELEMENTS:
+            raise BadSnappy(f"more than {_MOST_ELEMENTS:,} elements")
         tag = data[at]
         at = _literal(data, at, out) if tag & 3 == 0 else _copy(data, at, out)
         if len(out) > size:

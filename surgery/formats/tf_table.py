@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from surgery.errors import CorruptFile
 from surgery.formats.base import ReadAt
-from surgery.formats.tf_snappy import BadSnappy, decompress
+from surgery.formats.tf_snappy import MOST_OUTPUT_BYTES, BadSnappy, decompress
 from surgery.formats.tf_varint import read_varint, varint
 
 Entry = tuple[bytes, bytes]
@@ -71,10 +71,15 @@ def read_table(read: ReadAt, nbytes: int, path: str) -> list[Entry]:
     entries: list[Entry] = []
     lower = b""
     key_budget = _KEY_BYTES_PER_BYTE * nbytes
+    block_budget = nbytes + MOST_OUTPUT_BYTES
     for number, (upper, handle) in enumerate(read_index(read, nbytes, path)):
         first = len(entries)
         try:
-            key_budget = _append_entries(entries, _block(read, handle, limit, path), handle, path, key_budget)
+            block = _block(read, handle, limit, path)
+            block_budget -= len(block)
+            if block_budget < 0:
+                _fail("bad block contents", path, handle, f"the blocks expand to {MOST_OUTPUT_BYTES:,} bytes more than the file has")
+            key_budget = _append_entries(entries, block, handle, path, key_budget)
         except CorruptFile as error:
             raise (_of_first_block(error, path) if number == 0 else error) from None
         if len(entries) > first and (entries[-1][0] > upper or (number and entries[first][0] <= lower)):

@@ -31,7 +31,7 @@ from surgery.tensors import Extent, SourceFile, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["NAME", "OPTIONS", "SUMMARY", "index", "layout", "locate"]
+__all__ = ["NAME", "OPTIONS", "READS", "SUMMARY", "index", "layout", "locate"]
 
 NAME = "tf-v1"
 SUMMARY = "TensorFlow V1 checkpoint: one table file, or PREFIX-*-of-* shards of one"
@@ -51,6 +51,7 @@ _VALUE_FIELDS = {
 # fmt: on
 """Where a TensorProto has the values of a type."""
 _DTYPES = {number: DTYPES[name] for name, number in NUMBERS.items() if name in _VALUE_FIELDS}
+READS = frozenset(dtype.name for dtype in _DTYPES.values())
 
 
 class InBlock:
