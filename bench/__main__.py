@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.inspecting import inspecting
 from bench.measure import Setting
 from bench.memory import memory
 from bench.operations import operations
@@ -25,6 +26,7 @@ BENCHES: dict[str, tuple[Callable[[Setting], Findings], int]] = {
     "operations": (operations, 5),
     "sharing": (sharing, 5),
     "memory": (memory, 1),
+    "inspect": (inspecting, 5),
     "scale": (lambda setting: Findings(scale(setting.folder, setting.runs)), 5),
 }
 """What to run, and how many runs of each command count unless told otherwise."""

@@ -13,11 +13,11 @@ SOURCE = ROOT / "surgery"
 
 LAYERS = [
     "errors kinds arithmetic keys units dtypes randomness regions checksums yaml_faults arrays parallel",
-    "tensors models located pattern_facts twins casting",
+    "tensors models located pattern_facts twins casting ggml_blocks",
     "patterns initializers",
     "replacement nodes template parameters model_faults files",
     "stored moves",
-    "expr joined",
+    "expr joined quantised chunked",
     "blocking journal",
     "manifest",
     "commit table formats.base",
@@ -30,7 +30,7 @@ LAYERS = [
     "steps.naming steps.mismatch steps.paths steps.targets steps.groups",
     "steps.joining",
     "steps",
-    "recipe value_checks cutting companions",
+    "recipe value_checks cutting companions tied",
     "probe logical execute",
     "physical up_to_date",
     "report",

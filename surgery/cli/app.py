@@ -70,7 +70,7 @@ COMMANDS = {
         ],
     ),
     "steps": Command(do.steps, [Argument("word", "STEP", "one step with all its options", optional=True)]),
-    "formats": Command(do.formats),
+    "formats": Command(do.formats, options=[JSON]),
     "schema": Command(do.schema, options=[Option("--write", "FILE", "write it to a file")]),
     "demo": Command(do.demo, [Argument("folder", "FOLDER", "where to make the demo files; default: a temporary folder", optional=True)]),
 }

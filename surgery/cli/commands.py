@@ -156,11 +156,14 @@ def steps(word: str | None) -> None:
     _say(step_options(word) if word else step_list())
 
 
-def formats() -> None:
-    """List the formats with what they can do."""
-    from surgery.cli.tables import format_list
+def formats(json: bool) -> None:
+    """List the formats with what can be done with them here, and what to install for the rest."""
+    from surgery.cli.tables import format_facts, format_list
 
-    _say(format_list())
+    if json:
+        _print_json(format_facts())
+    else:
+        _say(format_list())
 
 
 def schema(write: str | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from surgery import formats
+from typing import Any
+
 from surgery import steps as registry
+from surgery.dtypes import DTYPES
 from surgery.errors import RecipeError, near
-from surgery.formats.base import read_only
+from surgery.formats.abilities import Ability, abilities, install, types_read, types_written
 
 
 def step_list() -> str:
@@ -30,14 +32,38 @@ def step_options(word: str) -> str:
 
 
 def format_list() -> str:
-    """Each format with its suffixes, what can be done with it here, and what it is."""
-    rows = [(name, " ".join(formats.suffixes(name)) or "prefix", _ability(name), formats.by_name(name).SUMMARY) for name in formats.NAMES]
+    """Each format with its suffixes, what can be done with it here, and what it is; then what brings the packages that are missing."""
+    found = list(abilities())
+    rows = [(each.name, " ".join(each.suffixes) or "prefix", _ability(each), each.summary) for each in found]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join((*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3])) for row in rows)
+    lines = ["  ".join((*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3])) for row in rows]
+    extras = dict.fromkeys(each.missing for each in found if each.missing is not None)
+    missing = [f"{', '.join(each.name for each in found if each.missing == extra)}: {install(extra)}" for extra in extras]
+    return "\n".join([*lines, *(["", *missing, f"everything: {install('all')}"] if missing else [])])
 
 
-def _ability(name: str) -> str:
-    extra = formats.missing_extra(name)
-    if extra is not None:
-        return f"needs model-surgery[{extra}]"
-    return "read" if formats.by_name(name).layout is read_only else "read, write"
+def format_facts() -> list[dict[str, Any]]:
+    """What `format_list` tells, and the element types, as data. `install` is null where nothing is missing."""
+    return [
+        {
+            "name": each.name,
+            "summary": each.summary,
+            "suffixes": list(each.suffixes),
+            "options": list(each.options),
+            "works": each.missing is None,
+            "install": each.missing and install(each.missing),
+            "reads": _in_order(types_read(each.name)),
+            "writes": _in_order(types_written(each.name)),
+        }
+        for each in abilities()
+    ]
+
+
+def _ability(each: Ability) -> str:
+    if each.missing is not None:
+        return f"needs model-surgery[{each.missing}]"
+    return "read, write" if each.writes else "read"
+
+
+def _in_order(types: frozenset[str]) -> list[str]:
+    return [name for name in DTYPES if name in types]

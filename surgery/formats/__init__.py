@@ -24,11 +24,14 @@ _ROWS = {
     "gguf": _Row("gguf", (".gguf",)),
     "flax": _Row("flax_msgpack", (".msgpack",)),
     "torch": _Row("torch_pt", (".pt", ".pth", ".bin")),
+    "torch-dcp": _Row("torch_dcp", ()),
     "onnx": _Row("onnx", (".onnx",)),
     "tfjs": _Row("tfjs", ("model.json",)),
     "tf-v1": _Row("tf_v1", ()),
     "keras": _Row("keras", (".weights.h5", ".keras")),
     "hdf5": _Row("hdf5", (".h5", ".hdf5")),
+    "orbax": _Row("orbax", ()),
+    "zarr": _Row("zarr", (".zarr",)),
 }
 """The suffixes stand here so that a path can choose a format without importing any."""
 

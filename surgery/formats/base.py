@@ -200,7 +200,7 @@ def refuse_dtypes(bundle: Bundle, format_name: str, holds: Callable[[TensorSpec]
         return
     bad = [(key, expr.spec) for key, expr in bundle.tensors.items() if expr.spec in refused]
     key, spec = bad[0]
-    way_out = "`drop` them" if spec.dtype.kind in ("string", "opaque") else "`cast` them to a type it has, or `drop` them"
+    way_out = "`drop` them" if spec.dtype.kind in ("string", "opaque") and spec.dtype.block == 1 else "`cast` them to a type it has, or `drop` them"
     raise PlanError(
         f"{format_name} cannot hold {spec.dtype.name} (`{key}`)",
         code="dtype-not-storable",

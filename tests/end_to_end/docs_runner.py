@@ -36,8 +36,11 @@ NOT_RUN = {
     "make test-peers": "installs TensorFlow",
     "make schema": "writes into the repository; tests compare the schema",
     "make bench": "takes minutes",
+    "make fuzz FUZZ_SECONDS=60 ARGS=npz": "takes a minute",
+    "python -m fuzz --repeat .fuzz/npz/1a2b3c4d/plain.npz": "there is no such finding",
     "pip install .": "installs the package that is being tested",
     "python docs/make_steps.py": "writes into the repository; a test compares the page",
+    "python docs/make_formats.py": "writes into the repository; a test compares the page",
     "python tests/end_to_end/docs_runner.py README.md docs/*.md": "writes into the repository",
     ".ci/run": "runs everything, this test too",
 }

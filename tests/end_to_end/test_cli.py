@@ -18,6 +18,7 @@ import pytest
 
 from surgery import __version__
 from surgery import open as open_checkpoint
+from surgery.formats import NAMES
 from surgery.steps import WORDS
 
 DATA = Path(__file__).parent.parent / "data"
@@ -199,8 +200,9 @@ def test_steps_lists_all_and_each(surgery: Run) -> None:
 
 
 def test_formats_lists_all(surgery: Run) -> None:
-    names = ["tf", "safetensors", "npz", "gguf", "flax", "torch", "onnx", "tfjs", "tf-v1", "keras", "hdf5"]
-    assert [line.split()[0] for line in surgery("formats").out.splitlines()] == names
+    listed, _, _ = surgery("formats").out.partition("\n\n")
+    assert [line.split()[0] for line in listed.splitlines()] == list(NAMES)
+    assert [each["name"] for each in json.loads(surgery("formats", "--json").out)] == list(NAMES)
 
 
 def test_schema_prints_and_writes_the_same(surgery: Run) -> None:

@@ -3,7 +3,7 @@
 They compare with implementations that are not ours: TensorFlow (with Keras), safetensors, torch and numpy. Install `.[dev,peers]` into an
 environment and run `pytest -m peers` there. Everything is imported inside fixtures, so without a package its tests are collected and
 shown as skipped with the package's name. torch is not part of the extra `peers`: it is large, and only some casts and two safetensors
-frontends are compared with it. `test_a_published_model` downloads one package with pip and is skipped where no registry can be reached.
+frontends are compared with it. `test_a_published_model` and `test_corpus` download packages and are skipped where no registry can be reached.
 """
 
 from __future__ import annotations

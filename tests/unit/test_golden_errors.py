@@ -45,6 +45,7 @@ RECIPES = {
     "missing-param": "surgery: 1\nparams:\n  source: {type: string, description: checkpoint prefix}\nsteps:\n  - load: {path: '${source}'}\n",
     "unknown-param": "surgery: 1\nparams:\n  source: {default: a}\nsteps:\n  - load: {path: '${sorce}'}\n",
     "bad-param": "surgery: 1\nparams:\n  layers: {type: integer, minimum: 1, default: 0, description: their number}\nsteps:\n  - load: {path: a}\n",
+    "tensor-in-use": "surgery: 1\nsteps:\n  - load: {path: nested.onnx}\n  - drop: {keys: c}\n  - save: {path: m.onnx}\n",
     "bad-schema": "surgery: 1\nparams:\n  layers: {type: intger}\nsteps:\n  - load: {path: a}\n",
 }
 
@@ -54,7 +55,8 @@ STEPS = {
     "bad-path": "load: {path: '', scope: x/}",
     "bad-order": "transpose: {order: [1, 1]}",
     "bad-split": "split: {match: w, parts: 3, to: [q, k]}",
-    "read-only-format": "save: {path: out.onnx}",
+    "read-only-format": "save: {path: model.json}",
+    "model-needed": "save: {path: out.onnx}",
     "format-needed": "save: {path: out/model.ckpt}",
     "unknown-format": "save: {path: out/model, format: safetensor}",
     "unknown-group": "drop: {match: 'layer_(?P<n>\\d+)', where: {m: [8, 32]}}",
@@ -151,6 +153,7 @@ def folder(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     Path("latest/checkpoint").write_text('model_checkpoint_path: "model.ckpt-30"\n')
     os.symlink(DATA / "tf", "tf")
     shutil.copy(DATA / "safetensors" / "plain.safetensors", "plain.safetensors")
+    shutil.copy(DATA / "onnx" / "nested.onnx", "nested.onnx")
     shutil.copytree(DATA / "safetensors" / "sharded", "sharded")
     Path("sharded/merges.txt").write_text("a b\n")
     for part in ("index", "data-00000-of-00001"):
