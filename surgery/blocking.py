@@ -49,6 +49,9 @@ def parts(expr: Expr, budget: int) -> Iterator[Part]:
     if grain and not is_encoded(expr):
         yield from _along_chunks(expr, grain, min(budget, _LARGEST_PART))
         return
+    element = working_bytes(expr, tuple((0, 1) for _ in everything)) if expr.spec.size else 0
+    if element > max(budget, _GOOD_RUN):  # too much already, and elements one by one would cost it again and again
+        budget = 2 * element
     arrays = 1 if expr.allocates else 2  # what was not made anew is put in order before it is written
     strip = min(STRIP, budget // arrays)
     first = everything if is_encoded(expr) else next(blocks(expr, everything, strip))

@@ -44,8 +44,8 @@ def evaluate(expr: Expr, region: Region, read: Read) -> Array:
     """
     if isinstance(expr, Stored):
         return expr.load(region, read)
-    inputs = tuple(evaluate(child, need, read) for child, need in expr.inputs(region))
-    return expr.compute(region, inputs)
+    inputs = (evaluate(child, need, read) for child, need in expr.inputs(region))
+    return expr.compute(region, inputs if expr.streams else tuple(inputs))  # type: ignore[arg-type]
 
 
 def is_encoded(expr: Expr) -> bool:

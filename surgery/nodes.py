@@ -30,6 +30,8 @@ class Expr:
     children: tuple[Expr, ...]
     allocates: ClassVar[bool] = True
     """Whether `compute` makes a new array, and not a window into the one that it gets."""
+    streams: ClassVar[bool] = False
+    """Whether `compute` takes its inputs one after the other, and keeps none of them."""
 
     def needs(self, region: Region) -> tuple[Region, ...]:
         """For each child, the region of it that `region` of this node depends on."""

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "surgery"
 
 LAYERS = [
-    "errors kinds arithmetic keys units dtypes randomness regions checksums yaml_faults arrays parallel",
+    "errors kinds arithmetic formula keys units dtypes randomness regions checksums yaml_faults arrays parallel",
     "tensors models located pattern_facts twins casting ggml_blocks",
     "patterns initializers",
     "replacement nodes template parameters model_faults files",
-    "stored moves",
+    "stored moves math_nodes",
     "expr joined quantised chunked",
-    "blocking journal",
+    "blocking journal calculation",
     "manifest",
     "commit table formats.base",
     "witness tasks formats verify",

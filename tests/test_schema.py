@@ -168,6 +168,14 @@ STEPS: dict[str, st.SearchStrategy[Any]] = {
     | mapping({"indices": st.just([0, -1])}, SELECTOR),
     "concat": mapping({"to": st.just("a")}, JOINING),
     "stack": mapping({"to": st.just("a")}, JOINING),
+    "compute": mapping(
+        {"let": st.just({"x": "(a)b"}), "expr": st.sampled_from(["x + 1", "exp(x)"]), "to": st.just(r"\1")},
+        {"dtype": st.sampled_from(["float32", "bfloat16"]), "keep_inputs": st.booleans(), "incomplete": st.sampled_from(["error", "skip"])},
+    ),
+    "dequantize": mapping(
+        {"match": st.just("(a)b"), "scale": st.just(r"\1")},
+        {"block": st.sampled_from([[128, 128], [32]]), "dtype": st.just("float32"), "keep_scales": st.booleans()},
+    ),
     "unstack": mapping({"to": st.just("a{i}")}, {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans()}),
     "tie": mapping({"keys": st.just(["a", "b"])}, TIE) | mapping({"match": st.just("a"), "to": st.sampled_from(["b", ["b", "c"]])}, TIE),
     "split": mapping({"parts": st.just(2), "to": st.just(["a", "b"])}, {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans()})

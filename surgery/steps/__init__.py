@@ -27,6 +27,8 @@ WORDS = (
     "stack",
     "unstack",
     "tie",
+    "compute",
+    "dequantize",
 )
 
 

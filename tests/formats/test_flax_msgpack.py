@@ -192,7 +192,7 @@ def test_damage_is_named_with_file_and_bytes(tmp_path: Path, stored: bytes, says
 def test_what_this_version_does_not_read_is_told_apart_from_damage(tmp_path: Path, stored: bytes, says: str) -> None:
     began = time.process_time()
     fault = fault_of(tmp_path / "a.msgpack", stored)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5
     assert isinstance(fault, UnsupportedFeature)
     assert says in render(fault)
 
@@ -213,7 +213,7 @@ def test_any_mutation_is_read_or_refused_in_time(tmp_path_factory: pytest.TempPa
             content(expr, FolderDisk())
     except SourceError as fault:
         expect_well_said(fault)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("name", ["plain", "chunked", "array", "types"])

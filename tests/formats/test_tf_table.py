@@ -298,4 +298,4 @@ def test_a_snappy_bomb_is_refused_before_it_expands() -> None:
     begin = time.perf_counter()
     with pytest.raises(BadSnappy):
         decompress(varint(1 << 31) + bytes([0, 0x61]) + bytes.fromhex("fe0100") * 1000)
-    assert time.perf_counter() - begin < 1
+    assert time.perf_counter() - begin < 5

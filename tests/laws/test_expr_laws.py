@@ -16,6 +16,7 @@ from surgery.blocking import blocks, working_bytes
 from surgery.dtypes import DTYPES, numpy_dtype
 from surgery.expr import Assemble, Cast, Expr, Fill, Reshape, Slice, Stored, Take, Transpose, evaluate
 from surgery.joined import Joined
+from surgery.math_nodes import Constant, Elementwise, MatMul, Reduce, Spread
 from surgery.regions import extent_of, whole
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
 
@@ -57,7 +58,10 @@ def grow(draw, data, dtype, shape, depth):
     """A random tree of this spec, top down."""
     kinds = [stored, stored, joined, filled]
     if depth:
-        kinds += [transposed, sliced, reshaped] + [converted] * (dtype.kind != "bool") + [assembled, assembled, taken] * (len(shape) > 0)
+        kinds += [transposed, sliced, reshaped] + [converted] * (dtype.kind != "bool")
+        kinds += [assembled, assembled, taken, spread] * (len(shape) > 0)
+    if depth and dtype.name in ("float32", "float64"):
+        kinds += [combined, reduced] + [multiplied] * (len(shape) > 1)
     return draw(st.sampled_from(kinds))(draw, data, dtype, shape, depth)
 
 
@@ -129,7 +133,7 @@ def reshaped(draw, data, dtype, shape, depth):
 
 
 def primes(number):
-    return [prime for prime in (2, 3, 5) for _ in range(next(n for n in range(5) if number % prime ** (n + 1)))]
+    return [prime for prime in (2, 3, 5, 7, 11, 13, 17, 19, 23) for _ in range(next(n for n in range(5) if number % prime ** (n + 1)))]
 
 
 def taken(draw, data, dtype, shape, depth):
@@ -161,6 +165,55 @@ def assembled(draw, data, dtype, shape, depth):
         parts.append((tuple(start for start, _ in cell), part))
         values[tuple(slice(*pair) for pair in cell)] = known
     return Assemble(TensorSpec(dtype, shape), tuple(parts)), values
+
+
+def limited(expr, values):
+    """A calculated tensor with what is beyond 6 made 6."""
+    low, high = (Constant(TensorSpec(expr.spec.dtype, ()), number) for number in (0.0, 6.0))
+    return Elementwise("clip", (expr, low, high)), np.clip(values, 0, 6).astype(values.dtype)
+
+
+def combined(draw, data, dtype, shape, depth):
+    """Two operands, of which one may lack leading axes and have others of length 1."""
+    less = tuple(draw(st.sampled_from([size, 1])) for size in shape)[draw(st.integers(0, len(shape))) :]
+    (one, known), (other, also) = grow(draw, data, dtype, shape, depth - 1), grow(draw, data, dtype, less, depth - 1)
+    symbol, combine = draw(st.sampled_from([("+", np.add), ("*", np.multiply), (">", np.greater), ("!=", np.not_equal)]))
+    return limited(Elementwise(symbol, (one, other)), combine(known, also).astype(known.dtype))
+
+
+def reduced(draw, data, dtype, shape, depth):
+    keepdims = draw(st.booleans())
+    inner, axes = list(shape), []
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(inner)))
+        inner.insert(at, draw(st.integers(1, 4)))
+        axes = sorted([axis + (axis >= at) for axis in axes] + [at])
+    if keepdims:
+        axes = [axis for axis, size in enumerate(shape) if size == 1]
+        inner = [draw(st.integers(1, 4)) if axis in axes else size for axis, size in enumerate(shape)]
+    function = draw(st.sampled_from(["sum", "max", "min"]))
+    expr, values = grow(draw, data, dtype, tuple(inner), depth - 1)
+    expected = getattr(np, function)(values, axis=tuple(axes), keepdims=keepdims)
+    return limited(Reduce(function, expr, tuple(axes), keepdims), np.asarray(expected, values.dtype))
+
+
+def multiplied(draw, data, dtype, shape, depth):
+    *leading, rows, columns = shape
+    shared = draw(st.integers(0, 3))
+    less = leading[draw(st.integers(0, len(leading))) :]
+    (left, a), (right, b) = (
+        grow(draw, data, dtype, (*leading, rows, shared), depth - 1),
+        grow(draw, data, dtype, (*less, shared, columns), depth - 1),
+    )
+    return limited(MatMul(left, right), np.matmul(a, b))
+
+
+def spread(draw, data, dtype, shape, depth):
+    blocks = tuple(draw(st.integers(1, 3)) for _ in shape)
+    expr, values = grow(draw, data, dtype, tuple(-(-size // block) for size, block in zip(shape, blocks, strict=True)), depth - 1)
+    for axis, block in enumerate(blocks):
+        values = values.repeat(block, axis)
+    return Spread(expr, blocks, shape), values[(*(slice(size) for size in shape), ...)]
 
 
 @st.composite

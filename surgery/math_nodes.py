@@ -1,0 +1,339 @@
+"""The nodes that calculate: constants, functions of elements, products of matrices, sums along axes, scales spread over blocks.
+
+All take and give one float type, float32 or float64. A value depends on the elements that it is made of and on nothing else: neither on the
+region that is asked for, nor on how arrays lie in memory. Whatever could depend on that is done in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from surgery.dtypes import numpy_dtype
+from surgery.nodes import Expr
+from surgery.regions import Region, extent_of
+from surgery.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from surgery.nodes import Array
+
+_TILE = (32, 512)
+"""Rows and columns of a product that are computed by one call; positions are counted from the tensor's first element."""
+_DEPTH = 512
+"""So many products are added up by that call."""
+_PORTION = 1 << 20
+"""About as many elements are reduced at once."""
+_SHORTEST_RUN = 1 << 16
+"""Elements of a portion that are neighbours in the child, so that it reads well."""
+_FEWEST = 1 << 10
+"""Elements of a portion that become one, where its neighbours do not."""
+
+
+class Constant(Expr):
+    """One number, rounded to the type of its spec, whose shape is `()`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, spec: TensorSpec, value: float) -> None:
+        self.spec = spec
+        self.children = ()
+        self.value = value
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        return ()
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        import numpy as np
+
+        return np.array(self.value, numpy_dtype(self.spec.dtype))
+
+
+def broadcast(shapes: Iterable[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape that tensors have together, by numpy's rules; None if they do not go together."""
+    out: list[int] = []
+    for shape in shapes:
+        longer, shorter = (out, list(shape)) if len(out) >= len(shape) else (list(shape), out)
+        padded = [1] * (len(longer) - len(shorter)) + shorter
+        if any(a != b and 1 not in (a, b) for a, b in zip(longer, padded, strict=True)):
+            return None
+        out = [b if a == 1 else a for a, b in zip(longer, padded, strict=True)]
+    return tuple(out)
+
+
+class Elementwise(Expr):
+    """A function of the elements at one place of each operand, by its name in FUNCTIONS. Shapes go together by numpy's rules.
+
+    A comparison gives 1 or 0. The maker has checked that types are equal and that shapes go together.
+    """
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: str, operands: tuple[Expr, ...]) -> None:
+        shape = broadcast(operand.spec.shape for operand in operands)
+        assert shape is not None
+        self.function = function
+        self.children = operands
+        self.spec = TensorSpec(operands[0].spec.dtype, shape)
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        return tuple(_under(child.spec.shape, region) for child in self.children)
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        import numpy as np
+
+        shape, dtype = extent_of(region), numpy_dtype(self.spec.dtype)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        with np.errstate(all="ignore"):
+            values: Array = np.asarray(FUNCTIONS[self.function](*inputs)).astype(dtype, copy=False)
+        return values
+
+
+def _under(shape: tuple[int, ...], region: Region) -> Region:
+    """The region of an operand that is spread over a region of the whole."""
+    if 0 in extent_of(region):
+        return ((0, 0),) * len(shape)
+    behind = region[len(region) - len(shape) :]
+    return tuple((0, 1) if size == 1 else pair for size, pair in zip(shape, behind, strict=True))
+
+
+def _plain(name: str) -> Callable[..., Array]:
+    """A function of numpy whose results are rounded as IEEE 754 demands it."""
+
+    def apply(*operands: Array) -> Array:
+        import numpy as np
+
+        values: Array = getattr(np, name)(*operands)
+        return values
+
+    return apply
+
+
+def _in_float64(name: str) -> Callable[..., Array]:
+    """A function of numpy whose last bit depends on processor and memory layout: in float64, which leaves float32 with all bits right."""
+
+    def apply(*operands: Array) -> Array:
+        import numpy as np
+
+        wide = [np.ascontiguousarray(operand, np.float64) if operand.ndim else operand.astype(np.float64) for operand in operands]
+        values: Array = getattr(np, name)(*wide)
+        return values
+
+    return apply
+
+
+def _where(condition: Array, chosen: Array, other: Array) -> Array:
+    import numpy as np
+
+    return np.where(condition != 0, chosen, other)
+
+
+def _clip(values: Array, low: Array, high: Array) -> Array:
+    import numpy as np
+
+    raised = np.where(values < low, low, values)
+    return np.where(raised > high, high, raised)
+
+
+FUNCTIONS: Mapping[str, Callable[..., Array]] = {
+    "+": _plain("add"),
+    "-": _plain("subtract"),
+    "*": _plain("multiply"),
+    "/": _plain("divide"),
+    "**": _in_float64("power"),
+    "negative": _plain("negative"),
+    "abs": _plain("abs"),
+    "sqrt": _plain("sqrt"),
+    "exp": _in_float64("exp"),
+    "log": _in_float64("log"),
+    "<": _plain("less"),
+    "<=": _plain("less_equal"),
+    ">": _plain("greater"),
+    ">=": _plain("greater_equal"),
+    "==": _plain("equal"),
+    "!=": _plain("not_equal"),
+    "where": _where,
+    "clip": _clip,
+}
+"""What `Elementwise` can do with its operands."""
+
+
+class MatMul(Expr):
+    """The matrix product of the last two axes; axes before them go together by numpy's rules. The maker has checked shapes and types.
+
+    Products are added up in float64, in tiles and steps at fixed places, and rounded once: whatever region is asked for, the same calls are made.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, left: Expr, right: Expr) -> None:
+        leading = broadcast((left.spec.shape[:-2], right.spec.shape[:-2]))
+        assert leading is not None
+        self.children = (left, right)
+        self.spec = TensorSpec(left.spec.dtype, (*leading, left.spec.shape[-2], right.spec.shape[-1]))
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        left, right = (child.spec.shape for child in self.children)
+        if 0 in extent_of(region):
+            return ((0, 0),) * len(left), ((0, 0),) * len(right)
+        *leading, rows, columns = region
+        inner = (0, left[-1])
+        rows, columns = (_aligned(pair, tile, size) for pair, tile, size in zip((rows, columns), _TILE, self.spec.shape[-2:], strict=True))
+        return (*_under(left[:-2], tuple(leading)), rows, inner), (*_under(right[:-2], tuple(leading)), inner, columns)
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        import numpy as np
+
+        out = np.zeros(extent_of(region), numpy_dtype(self.spec.dtype))
+        if not out.size:
+            return out
+        leading = out.shape[:-2]
+        left, right = (np.broadcast_to(array, (*leading, *array.shape[-2:])) for array in inputs)
+        corner = tuple(low // tile * tile for (low, _), tile in zip(region[-2:], _TILE, strict=True))
+        for index in np.ndindex(leading):
+            for place, product in _products(left[index], right[index]):
+                _paste(out[index], product, tuple(low + at - start for low, at, (start, _) in zip(corner, place, region[-2:], strict=True)))
+        return out
+
+
+def _aligned(pair: tuple[int, int], tile: int, size: int) -> tuple[int, int]:
+    """The whole tiles that a range of an axis touches."""
+    return pair[0] // tile * tile, min(-(-pair[1] // tile) * tile, size)
+
+
+def _products(left: Array, right: Array) -> Iterator[tuple[tuple[int, int], Array]]:
+    """The tiles of a product in float64, each with the place of its first element."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        for row in range(0, left.shape[0], _TILE[0]):
+            for column in range(0, right.shape[1], _TILE[1]):
+                total = np.zeros((min(_TILE[0], left.shape[0] - row), min(_TILE[1], right.shape[1] - column)))
+                for step in range(0, left.shape[1], _DEPTH):
+                    a = np.ascontiguousarray(left[row : row + _TILE[0], step : step + _DEPTH], np.float64)
+                    b = np.ascontiguousarray(right[step : step + _DEPTH, column : column + _TILE[1]], np.float64)
+                    total += a @ b
+                yield (row, column), total
+
+
+def _paste(out: Array, tile: Array, place: tuple[int, ...]) -> None:
+    """Write the part of a tile that lies within `out`; `place` is where its first element belongs, perhaps outside."""
+    import numpy as np
+
+    (top, bottom), (first, last) = ((max(at, 0), min(at + size, whole)) for at, size, whole in zip(place, tile.shape, out.shape, strict=True))
+    with np.errstate(over="ignore"):
+        out[top:bottom, first:last] = tile[top - place[0] : bottom - place[0], first - place[1] : last - place[1]]
+
+
+class Reduce(Expr):
+    """`sum`, `mean`, `max` or `min` along axes, in float64 and rounded once. The child comes in portions, so that its size does not matter.
+
+    Halves are added element by element until one is left, then portions one after the other: an order that shapes alone determine.
+    The maker has checked the axes, and that `max` and `min` have elements to choose from.
+    """
+
+    __slots__ = ("axes", "function", "keepdims", "rows")
+    streams: ClassVar[bool] = True
+
+    def __init__(self, function: str, child: Expr, axes: tuple[int, ...], keepdims: bool) -> None:
+        shape = child.spec.shape
+        self.function = function
+        self.children = (child,)
+        self.axes = axes
+        self.keepdims = keepdims
+        kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
+        self.spec = TensorSpec(child.spec.dtype, tuple(size for axis, size in enumerate(kept) if keepdims or axis not in axes))
+        self.rows = _rows(shape, axes)
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        shape = self.children[0].spec.shape
+        if 0 in extent_of(region):
+            return (((0, 0),) * len(shape),)
+        pairs = iter(region)
+        full = []
+        for axis, size in enumerate(shape):
+            pair = next(pairs) if self.keepdims or axis not in self.axes else (0, 1)
+            full.append((0, size) if axis in self.axes else pair)
+        return (tuple(full),)
+
+    def inputs(self, region: Region) -> Iterator[tuple[Expr, Region]]:
+        """The child in portions along the first of the axes."""
+        (need,) = self.needs(region)
+        if not self.axes or 0 in extent_of(need):
+            yield self.children[0], need
+            return
+        axis = self.axes[0]
+        for low in range(0, need[axis][1], self.rows):
+            yield self.children[0], (*need[:axis], (low, min(low + self.rows, need[axis][1])), *need[axis + 1 :])
+
+    def compute(self, region: Region, inputs: Iterable[Array]) -> Array:
+        import numpy as np
+
+        combine = {"max": np.maximum, "min": np.minimum}.get(self.function, np.add)
+        with np.errstate(all="ignore"):
+            total: Array | None = None
+            for portion in inputs:
+                part = _folded(portion, self.axes, combine)
+                total = part if total is None else combine(total, part)
+            assert total is not None
+            if self.function == "mean":
+                total = total / prod(self.children[0].spec.shape[axis] for axis in self.axes)
+            total = np.where(np.isnan(total), np.nan, total + 0.0)  # which zero, and which NaN, would depend on the processor
+            return total.astype(numpy_dtype(self.spec.dtype)).reshape(extent_of(region))
+
+
+def _rows(shape: tuple[int, ...], axes: Sequence[int]) -> int:
+    """How much of the first of the axes makes a portion."""
+    if not axes:
+        return 1
+    inner = max(1, prod(shape[axis] for axis in axes[1:]))
+    kept = max(1, prod(size for axis, size in enumerate(shape) if axis not in axes))
+    alone = all(axis in axes for axis in range(axes[0], len(shape)))
+    return max(1, _PORTION // (inner * kept), (_SHORTEST_RUN if alone else _FEWEST) // inner)
+
+
+def _folded(values: Array, axes: Sequence[int], combine: np.ufunc) -> Array:
+    """The axes of an array reduced to length 1 (0 elements: to zeros), in float64."""
+    import numpy as np
+
+    for axis in reversed(axes):
+        if values.shape[axis] == 0:
+            values = np.zeros((*values.shape[:axis], 1, *values.shape[axis + 1 :]))
+        while (size := values.shape[axis]) > 1:
+            rest, before = size // 2, (slice(None),) * axis
+            folded = values[(*before, slice(0, size - rest))].astype(np.float64)
+            front = folded[(*before, slice(0, rest))]
+            combine(front, values[(*before, slice(size - rest, size))], out=front)
+            values = folded
+    return values.astype(np.float64, copy=False)
+
+
+class Spread(Expr):
+    """Each element repeated over a block of places: along axis i the element of place p is `p // blocks[i]`. The last blocks may be cut off."""
+
+    __slots__ = ("blocks",)
+
+    def __init__(self, child: Expr, blocks: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        self.children = (child,)
+        self.blocks = blocks
+        self.spec = TensorSpec(child.spec.dtype, shape)
+
+    def needs(self, region: Region) -> tuple[Region, ...]:
+        if 0 in extent_of(region):
+            return (((0, 0),) * len(region),)
+        return (tuple((start // block, -(-stop // block)) for (start, stop), block in zip(region, self.blocks, strict=True)),)
+
+    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
+        import numpy as np
+
+        if 0 in extent_of(region):
+            return np.empty(extent_of(region), inputs[0].dtype)
+        values: Array = inputs[0]
+        for axis, ((start, stop), block) in enumerate(zip(region, self.blocks, strict=True)):
+            if block > 1:
+                places: np.ndarray[Any, np.dtype[Any]] = np.arange(start, stop) // block - start // block
+                values = values.take(places, axis)
+        return values
