@@ -17,7 +17,7 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not peers"
 
-test-peers: $(PEERS)/.installed
+test-peers: $(PEERS)/.installed $(PEERS)/.torch
 	$(PEERS)/bin/python -m pytest -q -n auto --dist worksteal -m peers
 
 bench: $(PEERS)/.installed $(PEERS)/.torch $(MERGEKIT)/.installed
@@ -54,7 +54,7 @@ $(PEERS)/.installed: pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
 	touch $@
 
-# What these two bring is only compared with: where they cannot be had, `bench` skips their rows and says so.
+# What these two bring is only compared with: where they cannot be had, tests and rows of `bench` are skipped and say so.
 $(PEERS)/.torch: $(PEERS)/.installed
 	-$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	touch $@
