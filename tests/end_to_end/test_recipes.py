@@ -13,9 +13,10 @@ import pytest
 import surgery
 from surgery.__main__ import main
 from surgery.api import Source
+from surgery.library import own_names
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-BY_OTHER_TESTS = {"tf-object-to-safetensors.yaml"}
+BY_OTHER_TESTS = {"tf/object-to-safetensors"}
 
 
 def counted(*shape: int, start: int = 0, dtype: str = "float32") -> np.ndarray[Any, Any]:
@@ -47,20 +48,20 @@ def values(path: Path, key: str) -> Any:
         return opened[key].numpy().tolist()
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipe_has_no_fault_and_tells_what_it_is_for(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", own_names())
+def test_recipe_has_no_fault_and_tells_what_it_is_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     import yaml
 
-    assert main(["lint", str(recipe)]) == 0
+    assert main(["lint", name]) == 0
     assert capsys.readouterr().out.endswith("steps, no faults\n")
-    document = yaml.safe_load(recipe.read_text())
-    assert document["name"] == recipe.stem
+    document = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    assert document["name"] == name
     assert document["description"]
 
 
 def test_each_recipe_is_run_by_a_test() -> None:
     here = Path(__file__).read_text()
-    assert [path.name for path in RECIPES.glob("*.yaml") if f'run("{path.stem}"' not in here and path.name not in BY_OTHER_TESTS] == []
+    assert [name for name in own_names() if f'run("{name}"' not in here and name not in BY_OTHER_TESTS] == []
 
 
 def test_bert_tf_to_hf_turns_kernels_and_leaves_embeddings(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_bert_tf_to_hf_turns_kernels_and_leaves_embeddings(tmp_path: Path) -> No
         "tf",
     )
     target = tmp_path / "model.safetensors"
-    run("bert-tf-to-hf", source=source, target=target)
+    run("bert/tf-to-hf", source=source, target=target)
     assert specs(target) == {
         "bert.embeddings.LayerNorm.bias": "f32[2]",
         "bert.embeddings.LayerNorm.weight": "f32[2]",
@@ -119,14 +120,14 @@ def test_strip_wrappers_takes_them_off_in_any_order_and_keeps_a_module_of_ones_o
         },
         "safetensors",
     )
-    run("strip-wrappers", source=source, target=tmp_path / "clean.safetensors")
+    run("tools/strip-wrappers", source=source, target=tmp_path / "clean.safetensors")
     assert specs(tmp_path / "clean.safetensors") == {"encoder.w": "f32[2]", "head.w": "f32[3]", "layers.0.w": "f32[4]", "encoder.module.w": "f32[5]"}
 
 
 def test_strip_wrappers_refuses_two_tensors_that_would_have_one_name(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "both.safetensors", {"w": counted(2), "module.w": counted(2)}, "safetensors")
     with pytest.raises(surgery.KeyCollisionError) as caught:
-        run("strip-wrappers", source=source, target=tmp_path / "clean.safetensors")
+        run("tools/strip-wrappers", source=source, target=tmp_path / "clean.safetensors")
     assert caught.value.collisions == {"w": ["w", "module.w"]}
     assert not (tmp_path / "clean.safetensors").exists()
 
@@ -146,7 +147,7 @@ def test_strip_optimizer_tf1_keeps_a_layer_that_is_called_adam(tmp_path: Path) -
         },
         "tf",
     )
-    run("strip-optimizer-tf1", source=source, target=tmp_path / "weights.ckpt")
+    run("tools/strip-optimizer-tf1", source=source, target=tmp_path / "weights.ckpt")
     assert specs(tmp_path / "weights.ckpt") == {"Adam/kernel": "f32[2]", "global_step": "i64[1]", "net/w": "f32[3]"}
 
 
@@ -156,7 +157,7 @@ def test_ema_pick_tf_takes_the_average_where_there_is_one(tmp_path: Path) -> Non
         {"net/w": counted(2), "net/w/ExponentialMovingAverage": counted(2, start=10), "net/mean": counted(2, start=5)},
         "tf",
     )
-    run("ema-pick-tf", source=source, target=tmp_path / "averaged.ckpt")
+    run("tools/ema-pick-tf", source=source, target=tmp_path / "averaged.ckpt")
     assert specs(tmp_path / "averaged.ckpt") == {"net/mean": "f32[2]", "net/w": "f32[2]"}
     assert values(tmp_path / "averaged.ckpt", "net/w") == [10, 11]
     assert values(tmp_path / "averaged.ckpt", "net/mean") == [5, 6]
@@ -177,7 +178,7 @@ def test_gpt2_conv1d_to_linear_turns_weights_and_drops_masks_only(tmp_path: Path
         "safetensors",
     )
     target = tmp_path / "linear.safetensors"
-    run("gpt2-conv1d-to-linear", source=source, target=target)
+    run("gpt2/conv1d-to-linear", source=source, target=target)
     assert specs(target) == {
         "h.0.attn.c_attn.weight": "f32[6,2]",
         "h.0.attn.c_attn.bias": "f32[6]",
@@ -202,7 +203,7 @@ def test_gpt2_split_qkv_makes_three_tensors_of_one_and_leaves_masks(tmp_path: Pa
         "safetensors",
     )
     target = tmp_path / "split.safetensors"
-    run("gpt2-split-qkv", source=source, target=target)
+    run("gpt2/split-qkv", source=source, target=target)
     assert specs(target) == {
         "h.0.attn.bias": "f32[1,1,4,4]",
         "h.0.attn.q_proj.weight": "f32[2,2]",
@@ -221,7 +222,7 @@ def test_gpt2_split_qkv_makes_three_tensors_of_one_and_leaves_masks(tmp_path: Pa
 def test_gpt2_split_qkv_takes_rows_of_linear_weights(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "linear.safetensors", {"h.0.attn.c_attn.weight": counted(6, 1), "h.0.attn.c_attn.bias": counted(6)}, "safetensors")
     target = tmp_path / "split.safetensors"
-    run("gpt2-split-qkv", source=source, target=target, axis=0)
+    run("gpt2/split-qkv", source=source, target=target, axis=0)
     assert values(target, "h.0.attn.k_proj.weight") == [[2], [3]]
     assert values(target, "h.0.attn.k_proj.bias") == [2, 3]
 
@@ -240,7 +241,7 @@ def test_merge_two_under_scopes_fills_what_neither_has(tmp_path: Path) -> None:
         "  decoder/norm/gamma: {shape: [2]}\n"
     )
     target = tmp_path / "merged.ckpt"
-    run("merge-two-under-scopes", encoder=encoder, decoder=decoder, like=like, target=target, format="tf")
+    run("tools/merge-under-scopes", encoder=encoder, decoder=decoder, like=like, target=target, format="tf")
     assert specs(target) == {
         "decoder/cross/bias": "f32[2]",
         "decoder/cross/kernel": "f32[8,8]",
@@ -270,7 +271,7 @@ def test_cast_bf16_except_norms_leaves_norms_and_integers(tmp_path: Path) -> Non
         "safetensors",
     )
     target = tmp_path / "half.safetensors"
-    run("cast-bf16-except-norms", source=source, target=target)
+    run("tools/cast-bf16-except-norms", source=source, target=target)
     assert specs(target) == {
         "position_ids": "i64[3]",
         "layers.0.input_layernorm.weight": "f32[1]",
@@ -287,7 +288,7 @@ def test_reshard_writes_shards_an_index_and_the_companions(tmp_path: Path) -> No
     source = checkpoint(tmp_path / "whole", arrays, "safetensors", shard_size=1000)
     (source / "config.json").write_text('{"layers": 4}\n')
     target = tmp_path / "parts"
-    run("reshard", source=source, target=target, shard_size="32B")
+    run("tools/reshard", source=source, target=target, shard_size="32B")
     assert sorted(path.name for path in target.iterdir()) == [
         "config.json",
         "model-00001-of-00002.safetensors",
@@ -310,7 +311,7 @@ def test_reshard_writes_shards_an_index_and_the_companions(tmp_path: Path) -> No
 
 def test_extract_part_takes_the_prefix_literally(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "pipe.safetensors", {"text.w": counted(2), "textual": counted(3), "unet.text.w": counted(4)}, "safetensors")
-    run("extract-part", source=source, part="text.", target=tmp_path / "part.safetensors")
+    run("tools/extract-part", source=source, part="text.", target=tmp_path / "part.safetensors")
     assert specs(tmp_path / "part.safetensors") == {"w": "f32[2]"}
 
 
@@ -326,7 +327,7 @@ def test_flax_npz_to_safetensors_turns_dense_and_convolution_kernels(tmp_path: P
         },
     )
     target = tmp_path / "vit.safetensors"
-    run("flax-npz-to-safetensors", source=source, target=target)
+    run("flax/npz-to-safetensors", source=source, target=target)
     assert specs(target) == {"embedding.weight": "f32[3,1,1,2]", "head.weight": "f32[3,2]", "head.bias": "f32[3]", "norm.weight": "f32[2]"}
     assert values(target, "embedding.weight") == [[[[0, 3]]], [[[1, 4]]], [[[2, 5]]]]
     assert values(target, "head.weight") == [[0, 3], [1, 4], [2, 5]]

@@ -13,7 +13,7 @@ from peer_bundles import GRAPH_KEY, ROOT, VALUE
 
 pytestmark = pytest.mark.peers
 
-RECIPE = ROOT / "recipes" / "tf-object-to-safetensors.yaml"
+RECIPE = ROOT / "recipes" / "tf" / "object-to-safetensors.yaml"
 FLOATS = {"float16", "float32", "float64", "bfloat16"}
 
 
