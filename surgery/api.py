@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from os import PathLike, cpu_count, environ, fspath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from surgery.errors import NotFoundError, RecipeError, SurgeryError
+from surgery.errors import NotFoundError, SurgeryError
 from surgery.expr import Expr, Read, evaluate
 from surgery.files import LocalDisk, Sources
 from surgery.formats.base import Indexed
+from surgery.library import Source, find
 from surgery.regions import whole
 from surgery.tensors import TensorSpec
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from surgery.work import Progress
 
 DEFAULT_MEMORY = 512 << 20
-_MOST_RECIPE_BYTES = 4 << 20
 
 
 class LazyTensor:
@@ -203,13 +203,6 @@ class Plan:
         return plan_text(self)
 
 
-class Source(NamedTuple):
-    """The text of a recipe and what it is called in messages."""
-
-    text: str | bytes
-    name: str
-
-
 def open(path: str | PathLike[str], *, format: str | None = None) -> Checkpoint:
     """Open a checkpoint of any readable format; reads headers only.
 
@@ -232,7 +225,7 @@ def plan(
     force: bool = False,
     strict: bool = False,
 ) -> Plan:
-    """Plan a recipe: a path, a `Source`, or what `checked` gave. Reads headers only, changes nothing.
+    """Plan a recipe: a path, a name of the library, a `Source`, or what `checked` gave. Reads headers only, changes nothing.
 
     `params` are typed values, `texts` values as the command line gives them. `memory` is the budget in bytes of all arrays
     together; `force` lets every save replace what exists; `strict` makes left-over tensors an error.
@@ -260,17 +253,8 @@ def checked(recipe: str | PathLike[str] | Source, params: Mapping[str, Any] | No
     """A recipe with the values of its parameters, checked as far as that can be without a checkpoint. Raises RecipeError."""
     from surgery.recipe import load
 
-    source = recipe if isinstance(recipe, Source) else read_recipe(fspath(recipe))
+    source = recipe if isinstance(recipe, Source) else find(fspath(recipe))
     return load(source.text, source.name, params, texts=texts, environment=environ)
-
-
-def read_recipe(path: str) -> Source:
-    """The text of a recipe file. Raises RecipeError where it cannot be read."""
-    try:
-        file, read = LocalDisk().open(path)
-        return Source(read(0, min(file.nbytes, _MOST_RECIPE_BYTES + 1)), path)
-    except SurgeryError as error:
-        raise RecipeError(error.title, code=error.code, sentence=error.sentence, help="give the path of a recipe, a YAML file") from None
 
 
 def _left_over(logical: LogicalPlan) -> SurgeryError:

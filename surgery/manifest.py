@@ -36,7 +36,8 @@ class Stamp(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What decides the outputs besides the sources: the recipe's text, the value of every `${…}` it may use, and the tool's version.
+    """What decides the outputs besides the sources: the texts of the recipe and of those it uses, the value of every `${…}` in
+    them, and the tool's version.
 
     `strict` and `digest` are demands of the command line that a run for another request need not have met.
     """

@@ -35,7 +35,7 @@ def resolve(
             close = near(name, schemas)
             known = f"the recipe declares {listed([f'`{known}`' for known in schemas], 20)}" if schemas else "the recipe declares no parameters"
             help = f"did you mean `{close[0]}`?" if close else known
-            faults.append(RecipeError(f"{document.name} has no parameter `{name}`", code="unknown-param", help=help))
+            faults.append(RecipeError(f"{document.name} has no parameter `{name}`", code="unknown-param", help=help, data={"param": name}))
     for name, schema in schemas.items():
         fault = _schema_fault(schema)
         if fault:
@@ -59,7 +59,13 @@ def resolve(
             continue
         fault = _value_fault(value, schema)
         if fault:
-            error = RecipeError(f"the parameter `{name}`: {fault}", code="bad-param", notes=_about(name, schema), help=f"pass another: `-p {name}=…`")
+            error = RecipeError(
+                f"the parameter `{name}`: {fault}",
+                code="bad-param",
+                notes=_about(name, schema),
+                help=f"pass another: `-p {name}=…`",
+                data={"param": name},
+            )
             faults.append(error.located(document.where(("params", name), key=True)))
         values[name] = value
     patterns = frozenset(name for name, schema in schemas.items() if schema.get("format") == "regex")

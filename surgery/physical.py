@@ -14,11 +14,11 @@ from surgery.cutting import cut_tasks
 from surgery.errors import PlanError, SurgeryError, gather, listed, plural
 from surgery.formats.base import Bundle, Indexed, Layout, Origin, Relabel
 from surgery.formats.in_place import not_in_place
+from surgery.items import StepItem
 from surgery.journal import is_plain
 from surgery.logical import LogicalPlan
 from surgery.manifest import file_name
 from surgery.probe import as_folder
-from surgery.recipe import StepItem
 from surgery.steps.base import Output
 from surgery.table import Table
 from surgery.tasks import (

@@ -1,70 +1,50 @@
 """A recipe: from text to checked steps, each with its place in the file.
 
-The order is: YAML → parameters → `${…}` → the steps' models → what steps can say without a checkpoint. All faults of a recipe
-are reported together. Nothing here opens a checkpoint.
+The order is: YAML → parameters → `${…}` → the steps' models → what steps can say without a checkpoint. A `use` gives way to the
+steps of the recipe it names, which is read in the same order. All faults are reported together. Nothing here opens a checkpoint.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, NamedTuple
 
-from surgery import steps as registry
-from surgery.errors import RecipeError, SurgeryError, gather, near
-from surgery.located import LITERAL_KEYS, Document, parse
-from surgery.model_faults import faults_of, place
-from surgery.models import Field, Model, ValidationError
+from surgery import library
+from surgery.errors import RecipeError, SurgeryError, Where, gather, near
+from surgery.head import Head, Path, head_of, undeclared
+from surgery.items import StepItem, read_step, told
+from surgery.library import Source
+from surgery.located import Document, parse
+from surgery.model_faults import place
 from surgery.parameters import resolve
-from surgery.steps.base import Step
 from surgery.steps.load import Load
 from surgery.steps.save import Save
+from surgery.steps.use import Use
 from surgery.template import fill, references
 
-Path = tuple[str | int, ...]
+MOST_DEEP = 16
+MOST_USES = 1000
+
+Find = Callable[[str, str], Source]
+"""What finds the recipe that a `use` names, seen from the folder of the one that asks."""
 
 
-class Head(Model):
-    """The top level of a recipe. Steps are checked one by one, each by its own model."""
+class Used(NamedTuple):
+    """A recipe as one `use` had it."""
 
-    VERSION: ClassVar[int] = 1
-
-    surgery: int = Field(description="version of the recipe language: 1")
-    name: str = Field("", description="a short name")
-    description: str = Field("", description="what the recipe is for")
-    params: dict[str, dict[str, Any]] = Field({}, description="name → JSON Schema of its value")
-    env: list[str] = Field([], description="environment variables that ${env.NAME} may read")
-    steps: list[dict[str, Any]] = Field(min_length=1, description="the steps, in order")
-
-
-class StepItem(NamedTuple):
-    """A checked step with its place."""
-
-    step: Step
-    number: int
-    label: str
     document: Document
-
-    @property
-    def path(self) -> Path:
-        """Where the step stands in its document."""
-        return ("steps", self.number, self.step.word)
-
-    def locate(self, error: SurgeryError) -> SurgeryError:
-        """Give an error that a step raised its position and the step's name."""
-        at_key = not error.at or (len(error.at) > 1 and error.at[-2] in LITERAL_KEYS and isinstance(error.at[-1], str))
-        where = place(self.document, (*self.path, *error.at), error.offset, key=at_key)
-        error.located(where, f"{self.step.word} steps[{self.number}]" + (f" ({self.label})" if self.label else ""))
-        return error
+    params: Mapping[str, Any]
 
 
 class Recipe(NamedTuple):
-    """A recipe whose steps are checked as far as that is possible without a checkpoint."""
+    """A recipe whose steps are checked as far as that is possible without a checkpoint. `used` are those it is made of besides itself."""
 
     name: str
     document: Document
     params: Mapping[str, Any]
     steps: tuple[StepItem, ...]
+    used: tuple[Used, ...] = ()
 
 
 def load(
@@ -74,6 +54,7 @@ def load(
     *,
     environment: Mapping[str, str] | None = None,
     texts: Mapping[str, str] | None = None,
+    find: Find = library.find,
     lint_only: bool = False,
 ) -> Recipe:
     """Read a recipe.
@@ -85,145 +66,229 @@ def load(
         RecipeError: every fault that needs no checkpoint, together (`others`).
     """
     document = parse(text, name)
-    head = _head(document)
-    values, regex_params, faults = resolve(head.params, params or {}, texts or {}, document, required=not lint_only)
-    environment = environment or {}
-    values |= {f"env.{key}": environment[key] for key in head.env if key in environment}
-    values["recipe.dir"] = posixpath.dirname(name) or "."
-    faults += _undeclared(document, head)
+    head = head_of(document)
+    values, patterns, faults = resolve(head.params, params or {}, texts or {}, document, required=not lint_only)
+    faults += undeclared(document, head)
     if faults:
         raise gather(faults)
-    try:
-        filled, unresolved = fill(document.data["steps"], values, regex_params=regex_params)
-    except RecipeError as error:
-        raise error.located(place(document, ("steps", *error.at), error.offset, key=bool(error.data.get("key")))) from None
-    items: list[StepItem] = []
-    for index, raw in enumerate(filled):
-        open_paths = {path[1:] for path in unresolved if path and path[0] == index}
-        if open_paths and not lint_only:
-            names = sorted({name for path in open_paths for name in references(_at(document.data["steps"][index], path))} - set(values))
-            faults.append(_unset(document, index, next(iter(sorted(open_paths, key=str))), names))
-            continue
-        item, step_faults = _step(document, index, raw, open_paths)
-        faults += step_faults
-        items += [item] if item else []
-    faults += _conflicts(items)
+    reading = _Reading(environment or {}, find, lint_only)
+    scope = _Scope(document, head, values | reading.surroundings(document, head), patterns)
+    reading.steps(scope)
+    faults = [*reading.faults, *_conflicts(reading.items)]
     if faults:
         raise gather(faults)
-    return Recipe(head.name or posixpath.basename(name), document, values, tuple(items))
+    return Recipe(head.name or posixpath.basename(name), document, scope.values, tuple(reading.items), tuple(reading.used))
 
 
-def _at(data: Any, path: Path) -> str:
+class _Scope(NamedTuple):
+    """A document that is read, with the values that stand for its `${…}`; for a used one also the `use` and the scope of that.
+
+    `waiting` are parameters whose value in `with` has no value itself, each with its place in the step that is the `use`.
+    """
+
+    document: Document
+    head: Head
+    values: Mapping[str, Any]
+    patterns: frozenset[str]
+    use: StepItem | None = None
+    user: _Scope | None = None
+    waiting: Mapping[str, Path] = {}
+
+    @property
+    def used_by(self) -> tuple[Where, ...]:
+        """The `use` steps that lead here, the nearest first."""
+        return (self.use.where, *self.use.used_by) if self.use else ()
+
+    @property
+    def chain(self) -> list[str]:
+        """The names of the documents from the recipe itself to this one."""
+        return [*(self.user.chain if self.user else ()), posixpath.normpath(self.document.name)]
+
+    def label(self, own: str) -> str:
+        """What a step is called in messages: by the label of the `use` too."""
+        return " / ".join(label for label in (self.use.label if self.use else "", own) if label)
+
+
+class _Reading:
+    """One run of `load`: the steps of all documents in order, and all faults."""
+
+    def __init__(self, environment: Mapping[str, str], find: Find, lint_only: bool) -> None:
+        self.environment = environment
+        self.find = find
+        self.lint_only = lint_only
+        self.items: list[StepItem] = []
+        self.used: list[Used] = []
+        self.faults: list[SurgeryError] = []
+        self.count = 0
+
+    def surroundings(self, document: Document, head: Head) -> dict[str, Any]:
+        """The values that are no parameters."""
+        told = {f"env.{key}": self.environment[key] for key in head.env if key in self.environment}
+        return {**told, "recipe.dir": posixpath.dirname(document.name) or "."}
+
+    def steps(self, scope: _Scope, without: Set[str] = frozenset()) -> set[str]:
+        """Read the steps of a document but those in `without`; returns which of these there are."""
+        left_out: set[str] = set()
+        for index, raw in enumerate(scope.document.data["steps"]):
+            named = without & _names(raw)
+            left_out |= named
+            if named:
+                continue
+            try:
+                filled, unresolved = fill(raw, scope.values, regex_params=scope.patterns)
+            except RecipeError as error:
+                where = place(scope.document, ("steps", index, *error.at), error.offset, key=bool(error.data.get("key")))
+                self.faults.append(told(error.located(where), scope.used_by))
+                continue
+            if not self.lacks_value(scope, index, unresolved):
+                left_out |= self.step(scope, index, filled, unresolved, without)
+        return left_out
+
+    def step(self, scope: _Scope, index: int, raw: Any, unresolved: set[Path], without: Set[str]) -> set[str]:
+        """Check a step and take it in; for a `use`, read what it names, and return what `without` leaves out there."""
+        step, faults = read_step(scope.document, index, raw, unresolved)
+        self.faults += [told(fault, scope.used_by) for fault in faults]
+        number, self.count = self.count, self.count + (not isinstance(step, Use))
+        if step is None:
+            return set()
+        item = StepItem(step, number, scope.label(raw.get("name", "")), scope.document, index, scope.used_by)
+        self.faults += [] if unresolved else [item.locate(fault) for fault in step.lint()]
+        if not isinstance(step, Use):
+            self.items.append(item)
+            return set()
+        waiting = {str(path[2]): path for path in unresolved if _in_with(path)}
+        return self.use(item, step, scope, waiting, without) if len(waiting) == len(unresolved) else set()
+
+    def use(self, item: StepItem, use: Use, scope: _Scope, waiting: Mapping[str, Path], without: Set[str]) -> set[str]:
+        """Read the recipe that a `use` names; returns what `without` leaves out there."""
+        before = len(self.faults)
+        try:
+            source = self.found(use.recipe, scope)
+        except RecipeError as error:
+            error.at = ("recipe",)
+            self.faults.append(item.locate(error))
+            return set()
+        try:
+            inner = self.opened(source, item, use, scope, waiting)
+        except RecipeError as error:
+            self.faults += [told(fault, (item.where, *item.used_by)) for fault in _apart(error)]
+            return set()
+        self.used.append(Used(inner.document, inner.values))
+        left_out = self.steps(inner, without | use.left_out)
+        if len(self.faults) == before:
+            self.faults += [item.locate(_nothing_left_out(word, use, inner.document)) for word in sorted(use.left_out - left_out)]
+        return left_out
+
+    def found(self, reference: str, scope: _Scope) -> Source:
+        """The text of a recipe to be used. Raises RecipeError where there is none, or where this would never end."""
+        source = self.find(reference, posixpath.dirname(scope.document.name))
+        chain = scope.chain
+        if posixpath.normpath(source.name) in chain:
+            circle = " → ".join([*chain[chain.index(posixpath.normpath(source.name)) :], posixpath.normpath(source.name)])
+            raise RecipeError("a recipe uses itself", code="use-cycle", notes=[circle], help="take one of these `use` away")
+        if len(chain) > MOST_DEEP or len(self.used) >= MOST_USES:
+            limit = f"{MOST_USES:,} recipes" if len(self.used) >= MOST_USES else f"{MOST_DEEP} recipes in a row"
+            raise RecipeError(f"more than {limit} are used", code="use-limit", help="put their steps into fewer files")
+        return source
+
+    def opened(self, source: Source, item: StepItem, use: Use, user: _Scope, waiting: Mapping[str, Path]) -> _Scope:
+        """The scope of a used recipe. Raises RecipeError with all faults of its top level and of `with`."""
+        document = parse(source.text, source.name)
+        head = head_of(document)
+        given = {name: value for name, value in use.with_.items() if name not in waiting}
+        values, patterns, faults = resolve(head.params, use.with_, {}, document, required=False)
+        faults = [fault for fault in faults if fault.code != "bad-param" or fault.data["param"] not in waiting]
+        for fault in faults:
+            if fault.data.get("param") in use.with_:
+                _blame_with(fault, item)
+        faults += undeclared(document, head)
+        if faults:
+            raise gather(faults)
+        known = {name: value for name, value in values.items() if name in given or name not in use.with_}
+        return _Scope(document, head, known | self.surroundings(document, head), patterns, item, user, waiting)
+
+    def lacks_value(self, scope: _Scope, index: int, unresolved: Iterable[Path]) -> bool:
+        """Whether a step cannot be read since a `${…}` has no value; reports that, once for each parameter of a `use`."""
+        for path in sorted(unresolved, key=str):
+            fault = None if _in_with(path) else self.unset(scope, index, path)
+            if fault is not None:
+                told = {(other.title, other.where) for other in self.faults}
+                self.faults += [fault] if (fault.title, fault.where) not in told else []
+                return True
+        return False
+
+    def unset(self, scope: _Scope, index: int, path: Path) -> SurgeryError | None:
+        """The fault of a text without a value, at the `use` that should have given it; None where a lint may pass over it."""
+        raw = scope.document.data["steps"][index]
+        name = min(_references(raw, path) - set(scope.values))
+        if scope.user is None or scope.use is None or name not in scope.head.params:
+            return None if self.lint_only else told(_unset(scope.document, index, path, name), scope.used_by)
+        if name in scope.waiting:
+            return self.unset(scope.user, scope.use.position, scope.waiting[name])
+        return scope.use.locate(_not_given(scope, name, scope.document.where(("steps", index, *path))))
+
+
+def _names(raw: Mapping[str, Any]) -> set[str]:
+    """What `without` may call a step: its word and its label."""
+    return {text for text in (*(word for word in raw if word != "name"), raw.get("name")) if isinstance(text, str)}
+
+
+def _in_with(path: Path) -> bool:
+    return path[:2] == (Use.word, "with")
+
+
+def _references(raw: Any, path: Path) -> frozenset[str]:
+    """The names that the text at a path uses, or the mapping key there."""
+    value = raw
     for part in path:
-        data = data[part]
-    return str(data)
+        value = value[part]
+    return references(str(path[-1])) | (references(value) if isinstance(value, str) else frozenset())
 
 
-def _unset(document: Document, index: int, path: Path, names: Sequence[str]) -> RecipeError:
+def _unset(document: Document, index: int, path: Path, name: str) -> RecipeError:
     return RecipeError(
-        f"`{names[0] if names else path}` has no value",
+        f"`{name}` has no value",
         code="missing-param",
-        help="set the environment variable" if names and names[0].startswith("env.") else "pass it with `-p name=value`",
+        help="set the environment variable" if name.startswith("env.") else "pass it with `-p name=value`",
     ).located(place(document, ("steps", index, *path)))
 
 
-def _head(document: Document) -> Head:
-    if not isinstance(document.data, dict):
-        raise RecipeError("a recipe is a mapping", help="start with `surgery: 1` and `steps:`").located(document.where(()))
-    try:
-        head = Head.model_validate(document.data)
-    except ValidationError as error:
-        faults = faults_of(error, document, (), Head)
-        for fault in faults:
-            if fault.at[:1] == ("steps",) and len(fault.at) == 2:
-                fault.help = "write a step as `- drop: {match: …}`, or take the `-` away"
-        raise gather(faults) from None
-    if head.surgery != Head.VERSION:
-        title = f"this version reads recipes of version {Head.VERSION}, not {head.surgery}"
-        raise RecipeError(title, code="bad-value").located(document.where(("surgery",)))
-    return head
-
-
-def _undeclared(document: Document, head: Head) -> list[SurgeryError]:
-    known = {*head.params, *(f"env.{name}" for name in head.env), "recipe.dir"}
-    faults: list[SurgeryError] = []
-    for path, text in _scalars(document.data["steps"], ("steps",)):
-        try:
-            unknown = sorted(references(text) - known)
-        except RecipeError as error:
-            error.located(place(document, path, error.offset))
-            faults.append(error)
-            continue
-        for name in unknown:
-            help = _declaration(name, known, path)
-            faults.append(RecipeError(f"no parameter is called `{name}`", code="unknown-param", help=help).located(place(document, path)))
-    return faults
-
-
-def _declaration(name: str, known: Iterable[str], path: Path) -> str:
-    """What to do about a name that stands in a `${…}` at `path` and is declared nowhere."""
-    if name.startswith("env."):
-        return f"list it: `env: [{name.removeprefix('env.')}]`"
-    close = near(name, known)
-    if close:
-        return f"did you mean `${{{close[0]}}}`?"
-    in_template = path[-1] == "to" and path[2] in ("rename", "copy")  # there a brace is written twice
-    literal = f"$${{{{{name}}}}}" if in_template else f"$${{{name}}}"
-    return f"declare it: `params: {{{name}: {{type: string}}}}`; a literal is `{literal}`"
-
-
-def _scalars(data: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(data, str):
-        yield path, data
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            if isinstance(key, str) and "${" in key:
-                yield (*path, key), key
-            yield from _scalars(value, (*path, key))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _scalars(value, (*path, index))
-
-
-def _step(document: Document, index: int, raw: Any, unresolved: set[Path]) -> tuple[StepItem | None, list[SurgeryError]]:
-    path: Path = ("steps", index)
-    words = [word for word in raw if word != "name"]
-    label = raw.get("name", "")
-    if len(words) != 1:
-        return None, [_not_one_word(document, path, words)]
-    if not isinstance(label, str):
-        return None, [RecipeError("`name` wants text", code="bad-value", help="put it in quotes").located(document.where((*path, "name")))]
-    word = words[0]
-    try:
-        model = registry.by_word(word)
-    except KeyError:
-        close = near(word, registry.WORDS)
-        help = (f"did you mean `{close[0]}`? " if close else "") + "`surgery steps` lists them all"
-        return None, [RecipeError(f"no step is called `{word}`", code="unknown-step", help=help).located(document.where((*path, word), key=True))]
-    try:
-        step = model.model_validate(raw[word])
-    except ValidationError as error:
-        found = faults_of(error, document, (*path, word), model)
-        hidden = {(*path, *place_) for place_ in unresolved}
-        return None, [fault for fault in found if not any(_within(fault.at, place_) for place_ in hidden)]
-    item = StepItem(step, index, label, document)
-    return item, [] if unresolved else [item.locate(fault) for fault in step.lint()]
-
-
-def _not_one_word(document: Document, path: Path, words: Sequence[str]) -> SurgeryError:
-    slips = [word for word in words if word not in registry.WORDS and near(word, ["name"])]
-    if slips:
-        error = RecipeError(f"a step has no option `{slips[0]}`", code="unknown-option", help="did you mean `name`?")
-        return error.located(document.where((*path, slips[0]), key=True))
-    error = RecipeError(
-        "a step is one word with its options", code="bad-step", help="write `- rename: {match: a, to: b}`; `name:` may stand beside it"
+def _not_given(scope: _Scope, name: str, wanted: Where) -> RecipeError:
+    description = scope.head.params[name].get("description")
+    return RecipeError(
+        f"the parameter `{name}` of {scope.document.name} has no value",
+        code="missing-param",
+        at=("with",),
+        notes=[f"`{name}`: {description}" if description else "", f"wanted at {wanted}"],
+        help=f"give it, `with: {{{name}: …}}`, or leave out the step that wants it, such as `without: [load, save]`",
     )
-    return error.located(document.where((*path, words[1]), key=True) if len(words) > 1 else document.where(path))
 
 
-def _within(at: Path, open_path: Path) -> bool:
-    """A fault at or above an unresolved `${…}` says nothing yet."""
-    return at[: len(open_path)] == open_path or open_path[: len(at)] == at
+def _nothing_left_out(word: str, use: Use, document: Document) -> RecipeError:
+    known = sorted({name for raw in document.data["steps"] for name in _names(raw)})
+    close = near(word, known)
+    return RecipeError(
+        f"{document.name} has no step `{word}` to be left out",
+        code="nothing-matched",
+        at=("without",) if isinstance(use.without, str) else ("without", use.without.index(word)),
+        help=f"did you mean `{close[0]}`?" if close else f"its steps are {', '.join(known)}",
+    )
+
+
+def _blame_with(fault: SurgeryError, use: StepItem) -> None:
+    """Move a parameter's fault from where it is declared to the `with` that gives it."""
+    unknown = fault.code == "unknown-param"
+    declared = f"declared at {fault.where}" if fault.where else ""
+    fault.where = use.document.where((*use.path, "with", fault.data["param"]), key=unknown)
+    fault.notes = tuple(note for note in (*fault.notes, declared) if note)
+    fault.help = fault.help if unknown else "give another value"
+
+
+def _apart(error: SurgeryError) -> list[SurgeryError]:
+    """All faults of one exception, each for itself."""
+    faults = [error, *error.others]
+    error.others = ()
+    return faults
 
 
 def _conflicts(items: Iterable[StepItem]) -> list[SurgeryError]:
@@ -240,7 +305,7 @@ def _conflicts(items: Iterable[StepItem]) -> list[SurgeryError]:
                 f"`{item.step.path}` is {what}",
                 code="path-conflict",
                 at=("path",),
-                notes=[f"first saved by steps[{saved[path].number}] at {saved[path].document.where(saved[path].path, key=True)}"],
+                notes=[f"first saved by steps[{saved[path].number}] at {saved[path].where}"],
                 help="save under another path" if isinstance(item.step, Save) else "go on with the table, or use two recipes",
             )
             faults.append(item.locate(error))

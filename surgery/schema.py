@@ -8,9 +8,9 @@ from typing import Any
 
 from surgery import __version__
 from surgery import steps as registry
+from surgery.head import Head
 from surgery.kinds import Anything, Choice, Either, FieldInfo, Keyed, Kind, Limits, Many, Scalar
 from surgery.models import Model
-from surgery.recipe import Head
 
 URL = "https://json-schema.org/draft/2020-12/schema"
 TEMPLATE = {"type": "string", "pattern": r"\$\{"}

@@ -50,7 +50,8 @@ def fill(data: Any, values: Mapping[str, Any], *, regex_params: frozenset[str] =
 
     Alone in a text a reference keeps its value's type. Under `match` text is escaped as a regular expression unless the name is
     in `regex_params`, under `keys` as a glob; list items go by the key above the list, values of mappings by their own
-    key except under `match`. A mapping key stands in a path as it is written in `data`; a mapping under `keys` is exact, so nothing in it is escaped.
+    key except under `match` and `with`. A mapping key stands in a path as it is written in `data`; a mapping under `keys` is exact,
+    so nothing in it is escaped, nor is what `with` hands on.
 
     Raises:
         RecipeError: with `at`, and `offset` in the text. Codes: `bad-template` (unclosed, no name, not an expression, a value
@@ -146,7 +147,7 @@ class _Filling:
 
 def _field(key: str, under: str) -> str:
     """The name of the field that the value of `key` belongs to, in a mapping that stands under `under`."""
-    if under == "match":
+    if under in ("match", "with"):  # what `with` gives is escaped where it is put in
         return under
     return "" if under in TEMPLATED_KEYS else key
 

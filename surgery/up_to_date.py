@@ -24,7 +24,10 @@ def request(recipe: Recipe, *, strict: bool, digest: bool) -> Request:
         return sha256(f"{name}={value}".encode(errors="surrogateescape")).hexdigest() if name.startswith("env.") else value
 
     params = {name: told(name, value) for name, value in recipe.params.items()}
-    return Request(__version__, sha256(recipe.document.source.text.encode()).hexdigest(), params, strict, digest)
+    for number, used in enumerate(recipe.used):
+        params |= {f"use[{number}]": {name: told(name, value) for name, value in used.params.items()}}
+    texts = "\0".join(document.source.text for document in (recipe.document, *(used.document for used in recipe.used)))  # no text holds a NUL
+    return Request(__version__, sha256(texts.encode()).hexdigest(), params, strict, digest)
 
 
 def identity(recipe: Recipe, evidence: Evidence, block_bytes: int) -> str:

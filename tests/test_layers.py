@@ -31,6 +31,8 @@ LAYERS = [
     "steps.joining",
     "steps",
     "recipe value_checks cutting companions tied",
+    "head library items",
+    "recipe value_checks cutting companions",
     "probe logical execute",
     "physical up_to_date",
     "report",

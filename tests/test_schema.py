@@ -44,6 +44,10 @@ ONLY_THE_LOADER_KNOWS = {
     "needs-selector": "which steps demand a selector",
     "path-conflict": "what earlier steps save",
     "duplicate-key": "YAML itself",
+    "no-such-recipe": "what libraries hold",
+    "no-such-file": "which files there are",
+    "bad-param": "what the parameters of a used recipe take",
+    "nothing-matched": "which steps a used recipe has",
 }
 """Codes of faults that are beyond a schema: a recipe that has only such faults may be valid by it."""
 
@@ -180,6 +184,10 @@ STEPS: dict[str, st.SearchStrategy[Any]] = {
     "tie": mapping({"keys": st.just(["a", "b"])}, TIE) | mapping({"match": st.just("a"), "to": st.sampled_from(["b", ["b", "c"]])}, TIE),
     "split": mapping({"parts": st.just(2), "to": st.just(["a", "b"])}, {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans()})
     | mapping({"sizes": st.sampled_from([[3], [0]]), "to": st.just(["a"])}, SELECTOR),
+    "use": mapping(
+        {"recipe": st.just("tools/reshard"), "with": st.just({"source": "a", "target": "b"})},
+        {"without": st.sampled_from(["load", ["load"], ["save", "load"]])},
+    ),
 }
 
 

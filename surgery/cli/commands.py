@@ -70,12 +70,12 @@ def lint(recipes: list[str], param: list[str], params: str | None, json: bool) -
     """Check recipes without opening a checkpoint; parameters may lack values."""
     from os import environ
 
-    from surgery.api import read_recipe
+    from surgery.library import find
     from surgery.recipe import load
 
     checked = []
     for path in recipes:
-        source = read_recipe(path)
+        source = find(path)
         recipe = load(source.text, source.name, _file_params(params), texts=_texts(param), environment=environ, lint_only=True)
         checked.append({"recipe": path, "steps": len(recipe.steps)})
         if not json:
@@ -227,10 +227,10 @@ def _texts(values: list[str]) -> dict[str, str]:
 def _file_params(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
-    from surgery.api import read_recipe
+    from surgery.library import read
     from surgery.located import parse
 
-    source = read_recipe(path)
+    source = read(path)
     document = parse(source.text, path)
     if not isinstance(document.data, dict):
         raise RecipeError("a file of parameters is a mapping", code="bad-value", help="write `name: value` lines").located(document.where(()))

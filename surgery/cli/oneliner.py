@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from surgery import formats
-from surgery.api import Source
 from surgery.errors import RecipeError, SurgeryError
+from surgery.library import Source
 
 _HELP = {"output-exists": "run with --force", "not-in-place": "give a name for the output, and leave --in-place out"}
 

@@ -29,6 +29,7 @@ WORDS = (
     "tie",
     "compute",
     "dequantize",
+    "use",
 )
 
 

@@ -47,6 +47,9 @@ RECIPES = {
     "bad-param": "surgery: 1\nparams:\n  layers: {type: integer, minimum: 1, default: 0, description: their number}\nsteps:\n  - load: {path: a}\n",
     "tensor-in-use": "surgery: 1\nsteps:\n  - load: {path: nested.onnx}\n  - drop: {keys: c}\n  - save: {path: m.onnx}\n",
     "bad-schema": "surgery: 1\nparams:\n  layers: {type: intger}\nsteps:\n  - load: {path: a}\n",
+    "no-such-recipe": "surgery: 1\nsteps:\n  - use: {recipe: tool/strip-wrapper}\n",
+    "use-cycle": "surgery: 1\nsteps:\n  - use: {recipe: inner.yaml}\n",
+    "use-limit": "surgery: 1\nsteps:\n" + 1001 * "  - use: {recipe: tiny.yaml}\n",
 }
 
 STEPS = {
@@ -154,6 +157,8 @@ def folder(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("a", "b"):
         shutil.copy(DATA / "safetensors" / "plain.safetensors", f"two/{name}.safetensors")
     Path("latest/checkpoint").write_text('model_checkpoint_path: "model.ckpt-30"\n')
+    Path("tiny.yaml").write_text("surgery: 1\nsteps: [drop: {keys: a}]\n")
+    Path("inner.yaml").write_text("surgery: 1\nsteps: [use: {recipe: r.yaml}]\n")
     os.symlink(DATA / "tf", "tf")
     shutil.copy(DATA / "safetensors" / "plain.safetensors", "plain.safetensors")
     shutil.copy(DATA / "onnx" / "nested.onnx", "nested.onnx")
