@@ -107,17 +107,21 @@ def others() -> Shelves:
 
 
 def _folder_of(module: str) -> str:
-    """The folder of a package, or the one that a module lies in."""
+    """The folder of a package, or the one that a module of a package lies in; nothing is imported."""
     from importlib.util import find_spec
 
-    spec = find_spec(module.strip())
-    if spec is None:
-        raise LookupError("there is no such module")
-    folders = list(spec.submodule_search_locations or [posixpath.dirname(spec.origin or "")])
-    folder = next((folder for folder in folders if LocalDisk().is_folder(folder)), "")
-    if not folder:
-        raise LookupError("it lies in no folder")
-    return folder
+    top, *rest = module.strip().split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise LookupError(f"there is no package `{top}`")
+    disk = LocalDisk()
+    for root in spec.submodule_search_locations:
+        folder = posixpath.join(root, *rest)
+        if disk.is_folder(folder):
+            return folder
+        if disk.is_file(f"{folder}.py"):
+            return posixpath.dirname(folder)
+    raise LookupError("there is no such module")
 
 
 def _recipes_in(folder: str, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:

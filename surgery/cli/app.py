@@ -18,7 +18,7 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-RECIPE = Argument("recipe", "RECIPE", "a recipe, a YAML file")
+RECIPE = Argument("recipe", "RECIPE", "a recipe: a YAML file, or a name that `surgery recipes list` shows")
 PARAMS = (
     Option("-p --param", "NAME=VALUE", "value of a parameter; may be repeated", repeated=True),
     Option("--params", "FILE", "parameters as YAML or JSON"),
@@ -36,11 +36,11 @@ JSON = Option("--json", "", "print JSON to stdout")
 COMMANDS = {
     "run": Command(
         do.run,
-        [Argument("recipes", "RECIPE", "recipes, run one after the other", repeated=True)],
+        [Argument("recipes", "RECIPE", "recipes, files or names, run one after the other", repeated=True)],
         [*PARAMS, DRY_RUN, FORCE, STRICT, VERIFY, RESUME, DIGEST, JOBS, MEMORY, JSON],
     ),
     "plan": Command(do.plan, [RECIPE], [*PARAMS, FORCE, STRICT, JOBS, MEMORY, JSON]),
-    "lint": Command(do.lint, [Argument("recipes", "RECIPE", "recipes to check", repeated=True)], [*PARAMS, JSON]),
+    "lint": Command(do.lint, [Argument("recipes", "RECIPE", "recipes to check, files or names", repeated=True)], [*PARAMS, JSON]),
     "inspect": Command(
         do.inspect,
         [Argument("path", "PATH", "a file, a TensorFlow prefix, or a folder")],
@@ -68,6 +68,14 @@ COMMANDS = {
             FORCE,
             JSON,
         ],
+    ),
+    "recipes": Command(
+        do.recipes,
+        [
+            Argument("action", "list|show", "`list` names all, `show` tells about one"),
+            Argument("name", "NAME", "the recipe to show", optional=True),
+        ],
+        [Option("--yaml", "", "the text of the recipe alone"), JSON],
     ),
     "steps": Command(do.steps, [Argument("word", "STEP", "one step with all its options", optional=True)]),
     "formats": Command(do.formats, options=[JSON]),

@@ -166,6 +166,25 @@ def formats(json: bool) -> None:
         _say(format_list())
 
 
+def recipes(action: str, name: str | None, yaml: bool, json: bool) -> None:
+    """List the recipes that are installed, or show one."""
+    from surgery.cli.recipes import about, everything, recipe_list, recipe_text, wrong_action
+
+    if action not in ("list", "show"):
+        raise wrong_action(action)
+    if (action == "show") != (name is not None) or (yaml and (json or action == "list")):
+        help = "write `surgery recipes list [--json]` or `surgery recipes show NAME [--yaml | --json]`"
+        raise RecipeError(f"`surgery recipes {action}` does not go with this", code="bad-option", help=help)
+    if name is not None:
+        found = about(name)
+        _print_json(found.facts()) if json else sys.stdout.write(found.text) if yaml else _say(recipe_text(found))
+        return
+    read, warnings = everything()
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    _print_json([each.facts() for each in read]) if json else _say(recipe_list(read))
+
+
 def schema(write: str | None) -> None:
     """Print the JSON Schema of recipes, for editors and for other validators."""
     from surgery.schema import schema_text

@@ -1,6 +1,6 @@
-"""Scripts that teach a shell to complete `surgery`: its commands, their options, and file names everywhere else.
+"""Scripts that teach a shell to complete `surgery`: its commands, their options, names of recipes, and file names everywhere else.
 
-The scripts hold all words themselves, so that a Tab starts no Python.
+The scripts hold all words themselves, so that a Tab starts no Python; of recipes, those that are installed with this package.
 """
 
 from __future__ import annotations
@@ -8,23 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from surgery.cli.arguments import HELP, Command
+from surgery.library import own_names
 
 Commands = Mapping[str, Command]
 
 
 def bash(commands: Commands) -> str:
     """For bash: `eval "$(surgery --show-completion bash)"` in ~/.bashrc."""
-    cases = [f"    {name}) words='{' '.join(_options(command))}' ;;" for name, command in commands.items()]
+    cases = [f"    {name}) words='{' '.join(_options(command))}' values='{' '.join(_values(command))}' ;;" for name, command in commands.items()]
     return "\n".join(
         [
             "_surgery() {",
-            '  local words="" word="${COMP_WORDS[COMP_CWORD]}"',
+            '  local words="" values="" found word="${COMP_WORDS[COMP_CWORD]}"',
             "  COMPREPLY=()",
             '  case "${COMP_WORDS[1]}" in',
             *cases,
             "  esac",
             f"  [ \"$COMP_CWORD\" -eq 1 ] && words='{' '.join(commands)} --help --version'",
-            '  if [ "$COMP_CWORD" -eq 1 ] || [ "${word:0:1}" = - ]; then COMPREPLY=($(compgen -W "$words" -- "$word")); fi',
+            '  if [ "$COMP_CWORD" -eq 1 ] || [ "${word:0:1}" = - ]; then COMPREPLY=($(compgen -W "$words" -- "$word")); return; fi',
+            '  found=$(compgen -W "$values" -- "$word") || return 0',  # no name begins so: the shell's own completion follows
+            '  COMPREPLY=($found $(compgen -f -- "$word" || true))',
             "}",
             "complete -o default -F _surgery surgery",
         ]
@@ -41,6 +44,8 @@ def fish(commands: Commands) -> str:
     lines = []
     for name, command in commands.items():
         lines.append(f"complete -c surgery -n __fish_use_subcommand -f -a {name} -d {_quoted(command.summary)}")
+        if _values(command):
+            lines.append(f"complete -c surgery -n '__fish_seen_subcommand_from {name}' -a '{' '.join(_values(command))}'")
         for option in (*command.options, HELP):
             words = [f"-l {word[2:]}" if word.startswith("--") else f"-s {word[1:]}" for word in option.names.split()]
             value = ["-r"] if option.metavar else []
@@ -50,6 +55,13 @@ def fish(commands: Commands) -> str:
 
 def _options(command: Command) -> list[str]:
     return [name for option in (*command.options, HELP) for name in option.names.split()]
+
+
+def _values(command: Command) -> list[str]:
+    """What may stand as an argument, as far as that is known: names of recipes, words to choose from."""
+    metavars = [argument.metavar for argument in command.arguments]
+    words = [word for metavar in metavars if "|" in metavar for word in metavar.split("|")]
+    return words + (own_names() if {"RECIPE", "NAME"} & set(metavars) else [])
 
 
 def _quoted(text: str) -> str:

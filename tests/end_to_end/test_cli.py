@@ -518,6 +518,9 @@ def test_keys_that_are_not_utf8_are_printed_escaped() -> None:
         (["surgery", "rename", "a.npz", "--p"], ["--prefix"]),
         (["surgery", "plan", "-"], ["-p", "--param", "--params", "--force", "--strict", "--jobs", "--memory", "--json", "-h", "--help"]),
         (["surgery", "plan", "a"], []),  # the shell's own completion of file names follows
+        (["surgery", "run", "tools/re"], ["tools/reshard"]),
+        (["surgery", "recipes", "s"], ["show"]),
+        (["surgery", "recipes", "show", "gpt2/s"], ["gpt2/split-qkv"]),
     ],
 )
 def test_bash_completes_commands_and_their_options(surgery: Run, line: list[str], offered: list[str]) -> None:
