@@ -5,6 +5,7 @@ Serves the reading of recipes and whoever reports on a step. Knows nothing of pa
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from surgery.located import LITERAL_KEYS, Document
 from surgery.model_faults import faults_of, place
 from surgery.models import ValidationError
 from surgery.steps.base import Step
+from surgery.steps.load import Load
+from surgery.steps.save import Save
 
 Path = tuple[str | int, ...]
 
@@ -95,3 +98,26 @@ def told(error: SurgeryError, used_by: Iterable[Where]) -> SurgeryError:
     notes = [f"used by {where}" for where in used_by]
     error.notes = (*error.notes, *(note for note in notes if note not in error.notes))
     return error
+
+
+def conflicts(items: Iterable[StepItem]) -> list[SurgeryError]:
+    """Two saves to one path, and loading what the recipe itself saves."""
+    saved: dict[str, StepItem] = {}
+    faults: list[SurgeryError] = []
+    for item in items:
+        if not isinstance(item.step, (Load, Save)):
+            continue
+        path = posixpath.normpath(item.step.path)
+        if path in saved:
+            what = "saved twice" if isinstance(item.step, Save) else "loaded after this recipe saves it"
+            error = RecipeError(
+                f"`{item.step.path}` is {what}",
+                code="path-conflict",
+                at=("path",),
+                notes=[f"first saved by steps[{saved[path].number}] at {saved[path].where}"],
+                help="save under another path" if isinstance(item.step, Save) else "go on with the table, or use two recipes",
+            )
+            faults.append(item.locate(error))
+        elif isinstance(item.step, Save):
+            saved[path] = item
+    return faults

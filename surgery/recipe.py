@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 from surgery import library
 from surgery.errors import RecipeError, SurgeryError, Where, gather, near
 from surgery.head import Head, Path, head_of, undeclared
-from surgery.items import StepItem, read_step, told
+from surgery.items import StepItem, conflicts, read_step, told
 from surgery.library import Source
 from surgery.located import Document, parse
 from surgery.model_faults import place
 from surgery.parameters import resolve
-from surgery.steps.load import Load
-from surgery.steps.save import Save
 from surgery.steps.use import Use
 from surgery.template import fill, references
 
@@ -60,7 +58,7 @@ def load(
     """Read a recipe.
 
     `params` are typed values; `texts` are those of the command line, which become numbers or lists where the schema wants it.
-    With `lint_only`, parameters may lack values: what depends on them is then not checked.
+    `find` gives the texts of the recipes that it uses. With `lint_only`, parameters may lack values: what depends on them is then not checked.
 
     Raises:
         RecipeError: every fault that needs no checkpoint, together (`others`).
@@ -74,7 +72,7 @@ def load(
     reading = _Reading(environment or {}, find, lint_only)
     scope = _Scope(document, head, values | reading.surroundings(document, head), patterns)
     reading.steps(scope)
-    faults = [*reading.faults, *_conflicts(reading.items)]
+    faults = [*reading.faults, *conflicts(reading.items)]
     if faults:
         raise gather(faults)
     return Recipe(head.name or posixpath.basename(name), document, scope.values, tuple(reading.items), tuple(reading.used))
@@ -212,8 +210,8 @@ class _Reading:
         for path in sorted(unresolved, key=str):
             fault = None if _in_with(path) else self.unset(scope, index, path)
             if fault is not None:
-                told = {(other.title, other.where) for other in self.faults}
-                self.faults += [fault] if (fault.title, fault.where) not in told else []
+                known = {(other.title, other.where) for other in self.faults}
+                self.faults += [fault] if (fault.title, fault.where) not in known else []
                 return True
         return False
 
@@ -225,7 +223,9 @@ class _Reading:
             return None if self.lint_only else told(_unset(scope.document, index, path, name), scope.used_by)
         if name in scope.waiting:
             return self.unset(scope.user, scope.use.position, scope.waiting[name])
-        return scope.use.locate(_not_given(scope, name, scope.document.where(("steps", index, *path))))
+        options = scope.user.document.data["steps"][scope.use.position][Use.word]
+        wanted = scope.document.where(("steps", index, *path))
+        return scope.use.locate(_not_given(scope, name, wanted, "with" if "with" in options else "recipe"))
 
 
 def _names(raw: Mapping[str, Any]) -> set[str]:
@@ -253,12 +253,12 @@ def _unset(document: Document, index: int, path: Path, name: str) -> RecipeError
     ).located(place(document, ("steps", index, *path)))
 
 
-def _not_given(scope: _Scope, name: str, wanted: Where) -> RecipeError:
+def _not_given(scope: _Scope, name: str, wanted: Where, option: str) -> RecipeError:
     description = scope.head.params[name].get("description")
     return RecipeError(
         f"the parameter `{name}` of {scope.document.name} has no value",
         code="missing-param",
-        at=("with",),
+        at=(option,),
         notes=[f"`{name}`: {description}" if description else "", f"wanted at {wanted}"],
         help=f"give it, `with: {{{name}: …}}`, or leave out the step that wants it, such as `without: [load, save]`",
     )
@@ -288,27 +288,4 @@ def _apart(error: SurgeryError) -> list[SurgeryError]:
     """All faults of one exception, each for itself."""
     faults = [error, *error.others]
     error.others = ()
-    return faults
-
-
-def _conflicts(items: Iterable[StepItem]) -> list[SurgeryError]:
-    """Two saves to one path, and loading what the recipe itself saves."""
-    saved: dict[str, StepItem] = {}
-    faults: list[SurgeryError] = []
-    for item in items:
-        if not isinstance(item.step, (Load, Save)):
-            continue
-        path = posixpath.normpath(item.step.path)
-        if path in saved:
-            what = "saved twice" if isinstance(item.step, Save) else "loaded after this recipe saves it"
-            error = RecipeError(
-                f"`{item.step.path}` is {what}",
-                code="path-conflict",
-                at=("path",),
-                notes=[f"first saved by steps[{saved[path].number}] at {saved[path].where}"],
-                help="save under another path" if isinstance(item.step, Save) else "go on with the table, or use two recipes",
-            )
-            faults.append(item.locate(error))
-        elif isinstance(item.step, Save):
-            saved[path] = item
     return faults
