@@ -40,6 +40,7 @@ NOT_RUN = {
     "python -m fuzz --repeat .fuzz/npz/1a2b3c4d/plain.npz": "there is no such finding",
     "pip install .": "installs the package that is being tested",
     "python docs/make_steps.py": "writes into the repository; a test compares the page",
+    "python docs/make_recipes.py": "writes into the repository; a test compares the page",
     "python docs/make_formats.py": "writes into the repository; a test compares the page",
     "python tests/end_to_end/docs_runner.py README.md docs/*.md": "writes into the repository",
     ".ci/run": "runs everything, this test too",

@@ -86,6 +86,10 @@ def test_the_tables_of_formats_are_what_the_formats_say() -> None:
     assert "| `string` | yes | – | – | – |" in text
 
 
+def test_the_page_of_recipes_is_what_they_tell_of_themselves() -> None:
+    assert (REPOSITORY / "docs" / "recipes.md").read_text() == _maker("make_recipes").page(), "run `python docs/make_recipes.py`"
+
+
 def _maker(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "docs" / f"{name}.py")
     assert spec is not None
