@@ -67,10 +67,10 @@ def read(path: str) -> Source:
 
 def path_of(name: str) -> str | None:
     """The file of a library's recipe; None where no library has it. Other packages are only looked for where the name says so."""
-    package, _, rest = name.rpartition(":")
+    package, colon, rest = name.rpartition(":")
     if not _NAME.fullmatch(rest):
         return None
-    folder = others().folders.get(package) if package else OWN
+    folder = others().folders.get(package) if colon else OWN
     path = posixpath.join(folder, rest + SUFFIX) if folder else ""
     return path if LocalDisk().is_file(path) else None
 

@@ -150,12 +150,13 @@ class _Reading:
         if step is None:
             return set()
         item = StepItem(step, number, scope.label(raw.get("name", "")), scope.document, index, scope.used_by)
-        self.faults += [] if unresolved else [item.locate(fault) for fault in step.lint()]
+        waiting = {str(path[2]): path for path in unresolved if _in_with(path)}
+        found = [] if len(unresolved) > len(waiting) else [item.locate(fault) for fault in step.lint()]
+        self.faults += found
         if not isinstance(step, Use):
             self.items.append(item)
             return set()
-        waiting = {str(path[2]): path for path in unresolved if _in_with(path)}
-        return self.use(item, step, scope, waiting, without) if len(waiting) == len(unresolved) else set()
+        return self.use(item, step, scope, waiting, without) if not found and len(waiting) == len(unresolved) else set()
 
     def use(self, item: StepItem, use: Use, scope: _Scope, waiting: Mapping[str, Path], without: Set[str]) -> set[str]:
         """Read the recipe that a `use` names; returns what `without` leaves out there."""

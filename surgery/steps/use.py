@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from surgery.errors import RecipeError
 from surgery.models import Field
 from surgery.steps.base import Step
+from surgery.steps.paths import impossible_path
 
 
 class Use(Step):
@@ -30,8 +31,7 @@ class Use(Step):
         return frozenset([self.without] if isinstance(self.without, str) else self.without)
 
     def lint(self) -> Iterator[RecipeError]:
-        if not self.recipe:
-            yield RecipeError("the name of the recipe is empty", code="bad-path", at=("recipe",), help="give a file, or a name of the library")
+        yield from impossible_path(self.recipe, ("recipe",))
 
 
 STEP = Use

@@ -13,7 +13,7 @@ import pytest
 import surgery
 from surgery.__main__ import main
 from surgery.api import Source
-from surgery.library import own_names
+from surgery.library import own_names, path_of
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 BY_OTHER_TESTS = {"tf/object-to-safetensors"}
@@ -57,6 +57,11 @@ def test_recipe_has_no_fault_and_tells_what_it_is_for(name: str, capsys: pytest.
     document = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     assert document["name"] == name
     assert document["description"]
+    for parameter, schema in document.get("params", {}).items():
+        assert schema.get("description") or "default" in schema, parameter
+        assert None not in schema.values(), f"put the description of `{parameter}` in quotes: a comma ends it"
+    if "inverse" in document:
+        assert path_of(document["inverse"]), "its inverse is no recipe of the library"
 
 
 def test_each_recipe_is_run_by_a_test() -> None:

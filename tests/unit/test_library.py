@@ -67,6 +67,7 @@ def test_a_folder_of_that_name_hides_no_recipe(work: Path) -> None:
         ("reshard", "did you mean `tools/reshard`?"),
         ("completely-different", "`surgery recipes list` shows the names"),
         ("acme:llama/fus", "did you mean `acme:llama/fuse`?"),
+        (":tools/reshard", "did you mean `tools/reshard`?"),
         ("nobody:x", "`surgery recipes list` shows the names"),
     ],
 )

@@ -216,6 +216,12 @@ def test_two_saves_to_one_path_are_found_across_recipes() -> None:
     assert fault.notes == ("first saved by steps[2] at dir/inner.yaml:10:5",)
 
 
+@pytest.mark.parametrize("name", ["", "~/r.yaml", "https://example.org/r.yaml", "a\\0b"])
+def test_a_path_that_no_file_has(name: str) -> None:
+    (fault,) = faults(using(f'use: {{recipe: "{name}"}}'))
+    assert (fault.code, str(fault.where)) == ("bad-path", "r.yaml:3:19")
+
+
 def test_real_files_are_relative_to_the_recipe_that_names_them(work: Path) -> None:
     (work / "a" / "b").mkdir(parents=True)
     (work / "a" / "r.yaml").write_text("surgery: 1\nsteps: [use: {recipe: b/one.yaml}]\n")
