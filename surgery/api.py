@@ -250,11 +250,25 @@ def plan(
 
 
 def checked(recipe: str | PathLike[str] | Source, params: Mapping[str, Any] | None = None, *, texts: Mapping[str, str] | None = None) -> Recipe:
-    """A recipe with the values of its parameters, checked as far as that can be without a checkpoint. Raises RecipeError."""
+    """A recipe with the values of its parameters, checked as far as that can be without a checkpoint.
+
+    Raises:
+        RecipeError: the recipe is wrong, or a parameter has no value.
+        SourceError: a file that a value is to be read from is damaged.
+    """
+    from surgery.defaults import Storage
     from surgery.recipe import load
+    from surgery.witness import Witness
+
+    def metadata(path: str) -> Mapping[str, str]:
+        from surgery.probe import open_checkpoint
+
+        return open_checkpoint(path, disk).metadata
 
     source = recipe if isinstance(recipe, Source) else find(fspath(recipe))
-    return load(source.text, source.name, params, texts=texts, environment=environ)
+    disk = Witness(LocalDisk())
+    loaded = load(source.text, source.name, params, texts=texts, environment=environ, storage=Storage(disk, metadata))
+    return loaded._replace(evidence=disk.evidence)
 
 
 def _left_over(logical: LogicalPlan) -> SurgeryError:

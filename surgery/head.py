@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
+from surgery.directives import is_directive
 from surgery.errors import RecipeError, SurgeryError, gather, near
 from surgery.located import Document
 from surgery.model_faults import faults_of, place
@@ -51,10 +52,11 @@ def head_of(document: Document) -> Head:
 
 
 def undeclared(document: Document, head: Head) -> list[SurgeryError]:
-    """A fault for each `${…}` in the steps that cannot be read or names nothing."""
+    """A fault for each `${…}` in the steps, and in the places of defaults, that cannot be read or names nothing."""
     known = {*head.params, *(f"env.{name}" for name in head.env), "recipe.dir"}
     faults: list[SurgeryError] = []
-    for path, text in _scalars(document.data["steps"], ("steps",)):
+    elsewhere = {name: {"default": {"from": schema["default"]["from"]}} for name, schema in head.params.items() if is_directive(schema)}
+    for path, text in (*_scalars(elsewhere, ("params",)), *_scalars(document.data["steps"], ("steps",))):
         try:
             unknown = sorted(references(text) - known)
         except RecipeError as error:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from surgery.directives import Directive, directive
 from surgery.errors import RecipeError, SurgeryError, listed, near
 from surgery.located import Document
 from surgery.patterns import compile_pattern
@@ -26,7 +27,7 @@ def resolve(
     """The value of each parameter, the names of those that are patterns (`format: regex`), and all faults.
 
     `texts` (from `-p`) stay text where the schema allows a string, and are read as JSON elsewhere. Without `required` a
-    parameter may have no value.
+    parameter may have no value. Those whose default is looked up elsewhere get none here.
     """
     faults: list[SurgeryError] = []
     values: dict[str, Any] = {}
@@ -37,32 +38,32 @@ def resolve(
             help = f"did you mean `{close[0]}`?" if close else known
             faults.append(RecipeError(f"{document.name} has no parameter `{name}`", code="unknown-param", help=help, data={"param": name}))
     for name, schema in schemas.items():
-        fault = _schema_fault(schema)
-        if fault:
-            error = RecipeError(
-                f"the schema of `{name}`: {fault}", code="bad-schema", help="write a JSON Schema, such as `{type: string}` or `{type: integer}`"
-            )
-            faults.append(error.located(document.where(("params", name))))
+        try:
+            elsewhere = _checked(name, schema)
+        except RecipeError as wrong:
+            faults.append(wrong.located(document.where(("params", name, *wrong.at))))
             continue
         if name in texts:
             value = _from_text(texts[name], schema)
         elif name in given:
             value = given[name]
+        elif elsewhere:
+            continue
         elif "default" in schema:
             value = schema["default"]
         else:
             if required:
                 error = RecipeError(
-                    f"the parameter `{name}` has no value", code="missing-param", notes=_about(name, schema), help=f"pass it: `-p {name}=…`"
+                    f"the parameter `{name}` has no value", code="missing-param", notes=about(name, schema), help=f"pass it: `-p {name}=…`"
                 )
                 faults.append(error.located(document.where(("params", name), key=True)))
             continue
-        fault = _value_fault(value, schema)
+        fault = value_fault(value, schema)
         if fault:
             error = RecipeError(
                 f"the parameter `{name}`: {fault}",
                 code="bad-param",
-                notes=_about(name, schema),
+                notes=about(name, schema),
                 help=f"pass another: `-p {name}=…`",
                 data={"param": name},
             )
@@ -72,7 +73,20 @@ def resolve(
     return values, patterns, faults
 
 
-def _about(name: str, schema: Mapping[str, Any]) -> list[str]:
+def _checked(name: str, schema: Mapping[str, Any]) -> Directive | None:
+    """Where the default stands, if not in the schema itself. Raises RecipeError for a wrong schema, and a fallback that does not fit it."""
+    fault = _schema_fault(schema)
+    if fault:
+        help = "write a JSON Schema, such as `{type: string}` or `{type: integer}`"
+        raise RecipeError(f"the schema of `{name}`: {fault}", code="bad-schema", help=help)
+    elsewhere = directive(schema)
+    fault = value_fault(elsewhere.fallback[0], schema) if elsewhere and elsewhere.fallback else ""
+    if fault:
+        raise RecipeError(f"the parameter `{name}`: {fault}", code="bad-param", at=("default", "else"), notes=about(name, schema))
+    return elsewhere
+
+
+def about(name: str, schema: Mapping[str, Any]) -> list[str]:
     """What the recipe says about a parameter."""
     return [f"`{name}`: {schema['description']}"] if schema.get("description") else []
 
@@ -112,7 +126,8 @@ def _values_of(schema: Any, *words: str) -> list[str]:
     return own + [text for value in schema.values() for text in _values_of(value, *words)]
 
 
-def _value_fault(value: Any, schema: Mapping[str, Any]) -> str:
+def value_fault(value: Any, schema: Mapping[str, Any]) -> str:
+    """What is wrong with a value, "" where it fits; the schema is one that `resolve` let through."""
     if _simple(schema):
         kind = schema["type"]
         whole = isinstance(value, float) and value.is_integer() and kind == "integer"
@@ -126,7 +141,7 @@ def _value_fault(value: Any, schema: Mapping[str, Any]) -> str:
 
 
 def _from_text(text: str, schema: Mapping[str, Any]) -> Any:
-    if not _value_fault(text, schema):
+    if not value_fault(text, schema):
         return text
     try:
         return json.loads(text)

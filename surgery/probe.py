@@ -46,7 +46,7 @@ def probe(recipe: Any, disk: Disk) -> Facts:
     checkpoints: dict[str, Indexed] = {}
     targets: dict[str, Mapping[str, Wanted]] = {}
     faults: list[SurgeryError] = []
-    sources = Witness(disk)
+    sources = Witness(disk, recipe.evidence)
     for item in recipe.steps:
         for wanted in item.step.reads():
             try:

@@ -7,17 +7,20 @@ steps of the recipe it names, which is read in the same order. All faults are re
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from surgery import library
+from surgery.defaults import Storage, look_up
+from surgery.directives import directive, is_directive
 from surgery.errors import RecipeError, SurgeryError, Where, gather, near
 from surgery.head import Head, Path, head_of, undeclared
 from surgery.items import StepItem, conflicts, read_step, told
 from surgery.library import Source
 from surgery.located import Document, parse
+from surgery.manifest import Evidence
 from surgery.model_faults import place
-from surgery.parameters import resolve
+from surgery.parameters import about, resolve
 from surgery.steps.use import Use
 from surgery.template import fill, references
 
@@ -36,13 +39,17 @@ class Used(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """A recipe whose steps are checked as far as that is possible without a checkpoint. `used` are those it is made of besides itself."""
+    """A recipe whose steps are checked as far as that is possible without a checkpoint.
+
+    `used` are those it is made of besides itself; `evidence` is what was learnt of storage while values of parameters were looked up.
+    """
 
     name: str
     document: Document
     params: Mapping[str, Any]
     steps: tuple[StepItem, ...]
     used: tuple[Used, ...] = ()
+    evidence: Evidence = Evidence({})
 
 
 def load(
@@ -54,11 +61,13 @@ def load(
     texts: Mapping[str, str] | None = None,
     find: Find = library.find,
     lint_only: bool = False,
+    storage: Storage | None = None,
 ) -> Recipe:
     """Read a recipe.
 
     `params` are typed values; `texts` are those of the command line, which become numbers or lists where the schema wants it.
-    `find` gives the texts of the recipes that it uses. With `lint_only`, parameters may lack values: what depends on them is then not checked.
+    `find` gives the texts of the recipes that it uses. With `lint_only`, parameters may lack values: what depends on them is then not checked. So do those that stand in
+    other files where no `storage` is given.
 
     Raises:
         RecipeError: every fault that needs no checkpoint, together (`others`).
@@ -69,8 +78,12 @@ def load(
     faults += undeclared(document, head)
     if faults:
         raise gather(faults)
-    reading = _Reading(environment or {}, find, lint_only)
-    scope = _Scope(document, head, values | reading.surroundings(document, head), patterns)
+    reading = _Reading(environment or {}, find, lint_only, storage)
+    values |= reading.surroundings(document, head)
+    found, faults = reading.looked_up(document, head, values)
+    if faults:
+        raise gather(faults)
+    scope = _Scope(document, head, values | found, patterns)
     reading.steps(scope)
     faults = [*reading.faults, *conflicts(reading.items)]
     if faults:
@@ -81,7 +94,8 @@ def load(
 class _Scope(NamedTuple):
     """A document that is read, with the values that stand for its `${…}`; for a used one also the `use` and the scope of that.
 
-    `waiting` are parameters whose value in `with` has no value itself, each with its place in the step that is the `use`.
+    `waiting` are parameters whose value in `with` has no value itself, each with its place in the step that is the `use`;
+    `sought` are those that stand in no file where their default says, with what was looked for where.
     """
 
     document: Document
@@ -91,6 +105,7 @@ class _Scope(NamedTuple):
     use: StepItem | None = None
     user: _Scope | None = None
     waiting: Mapping[str, Path] = {}
+    sought: Mapping[str, Sequence[str]] = {}
 
     @property
     def used_by(self) -> tuple[Where, ...]:
@@ -110,10 +125,11 @@ class _Scope(NamedTuple):
 class _Reading:
     """One run of `load`: the steps of all documents in order, and all faults."""
 
-    def __init__(self, environment: Mapping[str, str], find: Find, lint_only: bool) -> None:
+    def __init__(self, environment: Mapping[str, str], find: Find, lint_only: bool, storage: Storage | None) -> None:
         self.environment = environment
         self.find = find
         self.lint_only = lint_only
+        self.storage = storage
         self.items: list[StepItem] = []
         self.used: list[Used] = []
         self.faults: list[SurgeryError] = []
@@ -123,6 +139,18 @@ class _Reading:
         """The values that are no parameters."""
         told = {f"env.{key}": self.environment[key] for key in head.env if key in self.environment}
         return {**told, "recipe.dir": posixpath.dirname(document.name) or "."}
+
+    def looked_up(
+        self, document: Document, head: Head, values: Mapping[str, Any], without: Set[str] = frozenset()
+    ) -> tuple[dict[str, Any], list[SurgeryError]]:
+        """The values of parameters that stand in other files, and all faults; `without` are the steps of the document that are left out."""
+        if self.storage is None:
+            return {}, []
+        wanted = {name: found for name, schema in head.params.items() if name not in values and (found := directive(schema))}
+        own = [raw["load"].get("path") for raw in document.data["steps"] if isinstance(raw.get("load"), dict) and not without & _names(raw)]
+        before = [item.step.path for item in reversed(self.items) if isinstance(item.step, Load)]
+        load = next((path for path in (*own, *before) if isinstance(path, str)), "")
+        return look_up(wanted, head.params, values, document, self.storage, load)
 
     def steps(self, scope: _Scope, without: Set[str] = frozenset()) -> set[str]:
         """Read the steps of a document but those in `without`; returns which of these there are."""
@@ -168,8 +196,8 @@ class _Reading:
             self.faults.append(item.locate(error))
             return set()
         try:
-            inner = self.opened(source, item, use, scope, waiting)
-        except RecipeError as error:
+            inner = self.opened(source, item, use, scope, waiting, without | use.left_out)
+        except SurgeryError as error:
             self.faults += [told(fault, (item.where, *item.used_by)) for fault in _apart(error)]
             return set()
         self.used.append(Used(inner.document, inner.values))
@@ -190,8 +218,10 @@ class _Reading:
             raise RecipeError(f"more than {limit} are used", code="use-limit", help="put their steps into fewer files")
         return source
 
-    def opened(self, source: Source, item: StepItem, use: Use, user: _Scope, waiting: Mapping[str, Path]) -> _Scope:
-        """The scope of a used recipe. Raises RecipeError with all faults of its top level and of `with`."""
+    def opened(
+        self, source: Source, item: StepItem, use: Use, user: _Scope, waiting: Mapping[str, Path], without: Set[str]
+    ) -> _Scope:
+        """The scope of a used recipe. Raises SurgeryError with all faults of its top level and of `with`, and of files that it takes values from."""
         document = parse(source.text, source.name)
         head = head_of(document)
         given = {name: value for name, value in use.with_.items() if name not in waiting}
@@ -204,7 +234,12 @@ class _Reading:
         if faults:
             raise gather(faults)
         known = {name: value for name, value in values.items() if name in given or name not in use.with_}
-        return _Scope(document, head, known | self.surroundings(document, head), patterns, item, user, waiting)
+        known |= self.surroundings(document, head)
+        found, faults = self.looked_up(document, head, {**dict.fromkeys(use.with_), **known}, without)
+        sought = {fault.data["param"]: fault.notes for fault in faults if fault.code == "missing-param"}
+        if len(sought) < len(faults):
+            raise gather([fault for fault in faults if fault.code != "missing-param"])
+        return _Scope(document, head, known | found, patterns, item, user, waiting, sought)
 
     def lacks_value(self, scope: _Scope, index: int, unresolved: Iterable[Path]) -> bool:
         """Whether a step cannot be read since a `${…}` has no value; reports that, once for each parameter of a `use`."""
@@ -224,6 +259,8 @@ class _Reading:
             return None if self.lint_only else told(_unset(scope.document, index, path, name), scope.used_by)
         if name in scope.waiting:
             return self.unset(scope.user, scope.use.position, scope.waiting[name])
+        if self.lint_only and is_directive(scope.head.params[name]):
+            return None
         options = scope.user.document.data["steps"][scope.use.position][Use.word]
         wanted = scope.document.where(("steps", index, *path))
         return scope.use.locate(_not_given(scope, name, wanted, "with" if "with" in options else "recipe"))
@@ -255,12 +292,11 @@ def _unset(document: Document, index: int, path: Path, name: str) -> RecipeError
 
 
 def _not_given(scope: _Scope, name: str, wanted: Where, option: str) -> RecipeError:
-    description = scope.head.params[name].get("description")
     return RecipeError(
         f"the parameter `{name}` of {scope.document.name} has no value",
         code="missing-param",
         at=(option,),
-        notes=[f"`{name}`: {description}" if description else "", f"wanted at {wanted}"],
+        notes=[*scope.sought.get(name, about(name, scope.head.params[name])), f"wanted at {wanted}"],
         help=f"give it, `with: {{{name}: …}}`, or leave out the step that wants it, such as `without: [load, save]`",
     )
 

@@ -8,12 +8,15 @@ from surgery.tensors import SourceFile
 
 
 class Witness:
-    """Another disk, whose first answer about each path is kept: whoever asks later may be told something newer."""
+    """Another disk, whose first answer about each path is kept: whoever asks later may be told something newer.
 
-    def __init__(self, disk: Disk) -> None:
+    `known` are answers from before.
+    """
+
+    def __init__(self, disk: Disk, known: Evidence = Evidence({})) -> None:  # noqa: B008
         self._disk = disk
-        self._files: dict[str, Stamp | None] = {}
-        self._folders: dict[str, list[str]] = {}
+        self._files: dict[str, Stamp | None] = dict(known.files)
+        self._folders: dict[str, list[str]] = {folder: list(names) for folder, names in known.folders.items()}
 
     @property
     def evidence(self) -> Evidence:

@@ -14,6 +14,8 @@ SOURCE = ROOT / "surgery"
 LAYERS = [
     "errors kinds arithmetic formula keys units dtypes randomness regions checksums yaml_faults arrays parallel",
     "tensors models located pattern_facts twins casting ggml_blocks",
+    "errors kinds arithmetic keys units dtypes randomness regions checksums yaml_faults arrays parallel",
+    "tensors models located pattern_facts twins casting ggml_blocks directives",
     "patterns initializers",
     "replacement nodes template parameters model_faults files",
     "stored moves math_nodes",
@@ -21,7 +23,7 @@ LAYERS = [
     "blocking journal calculation",
     "manifest",
     "commit table formats.base",
-    "witness tasks formats verify",
+    "witness tasks formats verify defaults",
     "work written",
     "results tasklog",
     "steps.base sweep",
