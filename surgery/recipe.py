@@ -218,9 +218,7 @@ class _Reading:
             raise RecipeError(f"more than {limit} are used", code="use-limit", help="put their steps into fewer files")
         return source
 
-    def opened(
-        self, source: Source, item: StepItem, use: Use, user: _Scope, waiting: Mapping[str, Path], without: Set[str]
-    ) -> _Scope:
+    def opened(self, source: Source, item: StepItem, use: Use, user: _Scope, waiting: Mapping[str, Path], without: Set[str]) -> _Scope:
         """The scope of a used recipe. Raises SurgeryError with all faults of its top level and of `with`, and of files that it takes values from."""
         document = parse(source.text, source.name)
         head = head_of(document)

@@ -11,18 +11,29 @@ from surgery.errors import NotFoundError, PlanError, RecipeError, SurgeryError, 
 from surgery.kinds import OneOrMany
 from surgery.models import Field, Model, model_validator
 from surgery.patterns import Clock, Pattern, compile_pattern
-from surgery.steps.base import Rules, State, given
+from surgery.replacement import compile_template
+from surgery.steps.base import Rules, State, absent, given
 from surgery.table import Table
 from surgery.tensors import TensorSpec
-from surgery.where import Path, Texts, Where, in_groups, placed, texts
+from surgery.where import Path, Texts, Where, has_companions, in_groups, lint_having, placed, texts
 
 
 class Facts(Model):
     """What keys can be selected by. All given words must hold."""
 
+    RULES: ClassVar[Rules] = ({"anyOf": [absent("having"), given("match")]},)
+
     match: Texts | None = Field(None, description="regular expression searched anywhere in the key; a list: any of them")
     keys: Texts | None = Field(None, description="one key or a list, exact or glob: `*` stops at / and ., `**` does not")
     where: Where | None = Field(None, description="facts: dtype, ndim, shape, min_bytes, max_bytes, named groups of match")
+
+    having: Texts | None = Field(None, description="other keys that must exist too: what `rename` would make of the key with this as its `to`")
+
+    @model_validator
+    def _having_a_match(self) -> Self:
+        if self.having is not None and self.match is None:
+            raise ValueError("`having` is worked out from `match`")
+        return self
 
     def given(self) -> bool:
         """True if anything is selected by."""
@@ -30,13 +41,15 @@ class Facts(Model):
 
     def lint_facts(self, at: Path = ()) -> Iterator[RecipeError]:
         """Faults of patterns and of `where`."""
-        groups: set[str] = set()
+        patterns: list[Pattern] = []
         for path, text in placed(self.match, (*at, "match")):
             try:
-                groups |= set(compile_pattern(text).compiled.groupindex)
+                patterns.append(compile_pattern(text))
             except RecipeError as error:
                 error.at = path
                 yield error
+        groups = {name for pattern in patterns for name in pattern.compiled.groupindex}
+        yield from lint_having(self.having, patterns, (*at, "having"))
         if self.where is not None:
             yield from self.where.lint(groups, (*at, "where"))
 
@@ -87,6 +100,7 @@ class _Matcher:
         self.by_keys = facts.keys is not None
         self.holds = facts.where.test() if facts.where else None
         self.groups = facts.where.groups() if facts.where else {}
+        self.having = {pattern.text: [compile_template(text, pattern) for text in texts(facts.having)] for pattern in self.patterns}
         self.touched: set[str] = set()
 
     def selects(self, key: str) -> bool:
@@ -100,13 +114,14 @@ class _Matcher:
             if not named:
                 return False
         if self.patterns:
-            fits = False
+            fitting = None  # of several patterns the first that fits: it is the one that a `to` goes by
             for pattern in self.patterns:
                 match = pattern.search(key, self.clock)
                 if match is not None:
                     self.touched.add(pattern.text)
-                    fits = fits or in_groups(self.groups, match)
-            if not fits:
+                    if fitting is None and in_groups(self.groups, match):
+                        fitting = pattern.text, match
+            if fitting is None or not has_companions(fitting[1], self.having[fitting[0]], self.table):
                 return False
         return self.holds is None or self.holds(self.table[key].expr.spec)
 
@@ -155,6 +170,9 @@ def _walk(selector: Selector, state: State, default: Callable[[TensorSpec], bool
             chosen.append(key)
     except TimeoutError:
         raise timed_out(listed(texts(selector.match)), (*at, "match")) from None
+    except PlanError as error:
+        error.at = (*at, *error.at)
+        raise
     faults = [] if selector.optional else _untouched(selector, wanted, state, at)
     if not faults and not chosen and not selector.optional and selector.count is None and table:
         faults = [
@@ -162,7 +180,7 @@ def _walk(selector: Selector, state: State, default: Callable[[TensorSpec], bool
                 f"the selection is empty: none of {plural(len(table), 'key')} fits all of its words",
                 code="nothing-matched",
                 at=at,
-                help="loosen `where` or `except`, or set `optional: true`",
+                help="loosen `where`, `having` or `except`, or set `optional: true`",
             )
         ]
     return chosen, faults

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from surgery.dtypes import DTYPES
-from surgery.errors import RecipeError, near
+from surgery.errors import PlanError, RecipeError, near
 from surgery.models import Field, Model
+from surgery.patterns import Pattern
+from surgery.replacement import Template, compile_template
 from surgery.steps.base import Rules
 from surgery.tensors import TensorSpec
 from surgery.units import SIZE, parse_size
@@ -107,6 +109,30 @@ def in_groups(groups: Mapping[str, int | list[int]], match: Any) -> bool:
         if not low <= int(text) < high:
             return False
     return True
+
+
+def has_companions(match: Any, having: Sequence[Template], keys: Container[str]) -> bool:
+    """Whether all keys are there that `having` asks for: the key of the match with the match replaced, as `rename` would call it.
+
+    Raises PlanError for a number that is none.
+    """
+    key = match.string
+    try:
+        return all(key[: match.start()] + template.expand(match) + key[match.end() :] in keys for template in having)
+    except PlanError as error:
+        error.at = ("having",)
+        raise
+
+
+def lint_having(having: Texts | None, patterns: Sequence[Pattern], at: Path) -> Iterator[RecipeError]:
+    """Faults of templates; what they refer to has to be in each pattern."""
+    for path, text in placed(having, at):
+        try:
+            for pattern in patterns:
+                compile_template(text, pattern)
+        except RecipeError as error:
+            error.at = path
+            yield error
 
 
 def placed(value: Texts | None, at: Path) -> Iterator[tuple[Path, str]]:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from surgery.errors import KeyCollisionError, PlanError, RecipeError, SurgeryError, listed, plural
 from surgery.models import Field, Model, model_validator
-from surgery.patterns import Clock, compile_pattern
+from surgery.patterns import Clock, Pattern, compile_pattern
 from surgery.replacement import compile_template
 from surgery.select import Facts, how_to_look, missing, nothing_matched, timed_out
 from surgery.steps.base import Rules, State, absent, given
 from surgery.tensors import TensorSpec
-from surgery.where import Path, Texts, Where, in_groups, texts
+from surgery.where import Path, Texts, Where, has_companions, in_groups, texts
 
 
 class NameRule(Model):
     """One rule: `match` and `to`, or exact names under `keys`."""
 
     RULES: ClassVar[Rules] = (
-        {"anyOf": [{"allOf": [given("match", "to"), absent("keys")]}, {"allOf": [given("keys"), absent("match", "to")]}]},
+        {"anyOf": [{"allOf": [given("match", "to"), absent("keys")]}, {"allOf": [given("keys"), absent("match", "to", "having")]}]},
         {"not": given("count", "at_least")},
     )
 
@@ -30,6 +30,7 @@ class NameRule(Model):
     keys: Mapping[str, Texts] | None = Field(None, description="old key → new key, exact and simultaneous", min_length=1)
     all: bool = Field(False, description="replace each match in a key, not only the first")
     where: Where | None = Field(None, description="only tensors with these facts")
+    having: Texts | None = Field(None, description="with `match`: other keys that must exist too, worked out as `to` is")
     optional: bool = Field(False, description="allow the rule to touch nothing")
     count: Annotated[int, Field(ge=0)] | None = Field(None, description="touch exactly this many keys")
     at_least: Annotated[int, Field(ge=0)] | None = Field(None, description="touch this many keys or more")
@@ -39,13 +40,15 @@ class NameRule(Model):
     def _one_form(self) -> Self:
         if (self.keys is None) == (self.match is None) or (self.to is None) != (self.match is None):
             raise ValueError("write either `match` and `to`, or `keys: {old: new}`")
+        if self.having is not None and self.match is None:
+            raise ValueError("`having` is worked out from `match`")
         if self.count is not None and self.at_least is not None:
             raise ValueError("`count` and `at_least` exclude each other")
         return self
 
     def lint(self, at: Path) -> Iterator[RecipeError]:
         """Faults of the pattern, of what `to` refers to, and of `where`."""
-        faults = list(Facts(match=self.match, where=self.where).lint_facts(at))
+        faults = list(Facts(match=self.match, where=self.where, having=self.having).lint_facts(at))
         yield from faults
         if self.match is not None and self.to is not None and not any(fault.at == (*at, "match") for fault in faults):
             try:
@@ -65,14 +68,22 @@ class NameRule(Model):
         else:
             assert self.match is not None
             assert self.to is not None
-            groups = self.where.groups() if self.where else {}
             pattern = compile_pattern(self.match)
-            accept = partial(in_groups, groups) if groups else None
+            accept = self._acceptance(names, pattern)
             changes = pattern.substitutions(names, compile_template(self.to, pattern), self.all, clock, accept)
         if self.where is not None:
             holds = self.where.test()
             changes = [(position, new) for position, new in changes if holds(spec_of(position))]
         return Applied(changes, absent)
+
+    def _acceptance(self, names: Sequence[str], pattern: Pattern) -> Callable[[Any], bool] | None:
+        """What is asked of a key's match beside being there: numbers within bounds, and other keys."""
+        groups = self.where.groups() if self.where else {}
+        if self.having is None:
+            return partial(in_groups, groups) if groups else None
+        templates = [compile_template(text, pattern) for text in texts(self.having)]
+        there = frozenset(names)
+        return lambda match: in_groups(groups, match) and has_companions(match, templates, there)
 
 
 class Applied(NamedTuple):
@@ -90,7 +101,7 @@ def blamed_on(rule: NameRule, index: int) -> Iterator[None]:
     except TimeoutError:
         raise timed_out(rule.match or "", (index, "match")) from None
     except PlanError as error:
-        error.at = error.at or (index, "to")
+        error.at = (index, *(error.at or ("to",)))
         raise
 
 

@@ -40,7 +40,7 @@ class Rename(Step):
         for index, rule in enumerate(self.root):
             absent: Sequence[str] = ()
             with blamed_on(rule, index):
-                if rule.match is not None and rule.to is not None and not (rule.where or rule.replace or winners):
+                if rule.match is not None and rule.to is not None and not (rule.where or rule.having or rule.replace or winners):
                     pattern = compile_pattern(rule.match)
                     touched = names.substitute(pattern, compile_template(rule.to, pattern), rule.all, clock)
                 else:
