@@ -13,8 +13,6 @@ SOURCE = ROOT / "surgery"
 
 LAYERS = [
     "errors kinds arithmetic formula keys units dtypes randomness regions checksums yaml_faults arrays parallel",
-    "tensors models located pattern_facts twins casting ggml_blocks",
-    "errors kinds arithmetic keys units dtypes randomness regions checksums yaml_faults arrays parallel",
     "tensors models located pattern_facts twins casting ggml_blocks directives",
     "patterns initializers",
     "replacement nodes template parameters model_faults files",

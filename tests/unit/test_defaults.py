@@ -236,6 +236,45 @@ def test_a_plain_default_that_is_an_object_with_the_word_from(recipe: Recipe, mo
     assert values(recipe, {"p": {"default": literal}, "q": {"default": {"from": [], "else": {"from": "a"}}}}) == {"p": literal, "q": {"from": "a"}}
 
 
+def used(work: Path, *steps: Any) -> None:
+    inner = [*steps, {"reshape": {"keys": "w", "shape": ["${heads}", -1]}}]
+    put(work / "inner.yaml", {"surgery": 1, "params": {"heads": HEADS}, "steps": inner})
+
+
+def test_a_used_recipe_looks_beside_the_checkpoint_that_is_loaded_before_it(recipe: Recipe, model: Path, work: Path) -> None:
+    used(work, {"load": {"path": "elsewhere/w.npz"}})
+    put(model / "config.json", {"heads": 2})
+    found = checked(recipe({"load": {"path": "model/w.npz"}}, {"use": {"recipe": "inner.yaml", "without": ["load"]}}))
+    assert found.used[0].params["heads"] == 2
+    assert [name for name, stamp in found.evidence.files.items() if stamp] == ["model/config.json"]
+
+
+def test_a_used_recipe_looks_beside_its_own_checkpoint_where_that_is_loaded(recipe: Recipe, model: Path, work: Path) -> None:
+    used(work, {"load": {"path": "own/w.npz", "scope": "own/"}})
+    (work / "own").mkdir()
+    put(work / "own" / "config.json", {"heads": 4})
+    put(model / "config.json", {"heads": 2})
+    assert checked(recipe({"load": {"path": "model/w.npz"}}, {"use": {"recipe": "inner.yaml"}})).used[0].params["heads"] == 4
+
+
+def test_a_used_recipe_whose_value_stands_nowhere(surgery: Callable[..., Any], recipe: Recipe, model: Path, work: Path) -> None:
+    used(work)
+    path = recipe({"load": {"path": "model/w.npz"}}, {"use": {"recipe": "inner.yaml"}}, {"save": {"path": "out.npz"}})
+    assert surgery("lint", path).code == 0
+    ran = surgery("plan", path, "--json")
+    assert (ran.code, ran.json["error"]["code"]) == (2, "missing-param")
+    assert ran.json["error"]["notes"][0] == "there is no model/config.json"
+
+
+def test_a_damaged_file_of_a_used_recipe_tells_both_places(surgery: Callable[..., Any], recipe: Recipe, model: Path, work: Path) -> None:
+    used(work)
+    (model / "config.json").write_text("{")
+    ran = surgery("plan", recipe({"load": {"path": "model/w.npz"}}, {"use": {"recipe": "inner.yaml"}}))
+    assert ran.code == 1
+    assert "inner.yaml:1:" in ran.err
+    assert "used by r.yaml:1:" in ran.err
+
+
 def test_lint_needs_no_file(surgery: Callable[..., Any], recipe: Recipe, work: Path) -> None:
     path = recipe(
         {"load": {"path": "nowhere/w.npz"}}, {"split": {"keys": "w", "axis": 0, "parts": "${heads}", "to": ["a", "b"]}}, params={"heads": HEADS}
