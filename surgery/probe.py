@@ -12,7 +12,8 @@ from surgery.commit import recover, staging_name
 from surgery.errors import NotFoundError, SourceError, SurgeryError, gather, near
 from surgery.formats.base import Disk, Indexed
 from surgery.manifest import MOST_BYTES, Evidence, file_name, is_manifest, is_manifest_name
-from surgery.steps.base import Catalog, Reads, Wanted
+from surgery.several import first_part, is_numbered, numbered_files
+from surgery.steps.base import Catalog, Found, Reads, Wanted
 from surgery.witness import Witness
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def probe(recipe: Any, disk: Disk) -> Facts:
 
     checkpoints: dict[str, Indexed] = {}
     targets: dict[str, Mapping[str, Wanted]] = {}
+    found: dict[Reads, tuple[Found, ...]] = {}
     faults: list[SurgeryError] = []
     sources = Witness(disk, recipe.evidence)
     for item in recipe.steps:
@@ -52,8 +54,8 @@ def probe(recipe: Any, disk: Disk) -> Facts:
             try:
                 if wanted.target_spec and wanted.path not in targets:
                     targets[wanted.path] = target_spec(wanted, sources)
-                elif not wanted.target_spec and wanted.path not in checkpoints:
-                    checkpoints[wanted.path] = open_checkpoint(wanted.path, sources, wanted.format)
+                elif not wanted.target_spec:
+                    found[wanted] = tuple(_find(path, wanted, checkpoints, sources) for path in _paths(wanted, sources))
             except SurgeryError as error:
                 error.at = error.at or wanted.at
                 faults.append(item.locate(error))
@@ -66,7 +68,22 @@ def probe(recipe: Any, disk: Disk) -> Facts:
         recover(folder)  # before its names are looked at: the run will find a committed save finished
     places = {folder: _place(folder, manifests, disk, any(save.in_place for save in saves)) for folder in folders}
     holes = {file.path: hole_bytes(file.path) for indexed in checkpoints.values() for file in indexed.files}
-    return Facts(Catalog(checkpoints, targets), sources.evidence, places, holes)
+    return Facts(Catalog(checkpoints, targets, found), sources.evidence, places, holes)
+
+
+def _paths(wanted: Reads, disk: Disk) -> tuple[str, ...]:
+    return numbered_files(wanted.path, disk) if is_numbered(wanted.path) else (wanted.path,)
+
+
+def _find(path: str, wanted: Reads, checkpoints: dict[str, Indexed], disk: Disk) -> Found:
+    """What a path stands for; the headers are put among the checkpoints, and read once for each path."""
+
+    def open_at(path: str) -> Indexed:
+        return checkpoints.get(path) or open_checkpoint(path, disk, wanted.format)
+
+    found, indexed = first_part(path, wanted.root, open_at) if wanted.root else (Found(path), open_at(path))
+    checkpoints[found.path] = indexed
+    return found
 
 
 def _place(folder: str, manifests: Collection[str], disk: Disk, edited: bool) -> Place:

@@ -76,12 +76,26 @@ def plan() -> Callable[..., Any]:
     """Plan steps on checkpoints that exist only as headers: `plan(steps, {"one": {"a": "f32[2]"}})`."""
     from surgery.dtypes import DTYPES
     from surgery.expr import Stored
+    from surgery.files import LocalDisk
     from surgery.formats.base import Indexed
     from surgery.logical import LogicalPlan
     from surgery.logical import plan as plan_logically
     from surgery.recipe import load
-    from surgery.steps.base import Catalog, Wanted
+    from surgery.several import is_numbered, numbered_files
+    from surgery.steps.base import Catalog, Found, Wanted
     from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
+
+    class Names(LocalDisk):
+        """A disk with nothing but the names of checkpoints."""
+
+        def __init__(self, checkpoints: dict[str, Any]) -> None:
+            self.checkpoints = list(checkpoints)
+
+        def is_file(self, path: str) -> bool:
+            return path in self.checkpoints
+
+        def names(self, folder: str) -> list[str]:
+            return self.checkpoints
 
     by_short = {dtype.short: dtype for dtype in DTYPES.values()}
 
@@ -100,6 +114,8 @@ def plan() -> Callable[..., Any]:
     def run(steps: Any, checkpoints: dict[str, dict[str, str]], targets: dict[str, dict[str, str]] | None = None) -> LogicalPlan:
         loaded = load(json.dumps({"surgery": 1, "steps": steps}), "r.yaml")
         wanted = {name: {key: Wanted(spec(text) if text else None) for key, text in keys.items()} for name, keys in (targets or {}).items()}
-        return plan_logically(loaded, Catalog({name: checkpoint(name, tensors) for name, tensors in checkpoints.items()}, wanted))
+        reads = [read for item in loaded.steps for read in item.step.reads() if is_numbered(read.path)]
+        found = {read: tuple(map(Found, numbered_files(read.path, Names(checkpoints)))) for read in reads}
+        return plan_logically(loaded, Catalog({name: checkpoint(name, tensors) for name, tensors in checkpoints.items()}, wanted, found))
 
     return run

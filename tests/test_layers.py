@@ -31,7 +31,7 @@ LAYERS = [
     "steps.joining",
     "steps",
     "head library items",
-    "recipe value_checks cutting companions tied",
+    "recipe several value_checks cutting companions tied",
     "probe logical execute",
     "physical up_to_date",
     "report",

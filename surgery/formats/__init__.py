@@ -10,28 +10,32 @@ from surgery.formats.base import Format
 
 
 class _Row(NamedTuple):
-    """`needs` is the optional package that a format cannot do without, and the extra of this project that brings it."""
+    """`needs` is the optional package that a format cannot do without, and the extra of this project that brings it.
+
+    `separator` joins the names of a tree to keys; flat formats have none.
+    """
 
     module: str
     suffixes: tuple[str, ...]
     needs: tuple[str, str] | None = None
+    separator: str = ""
 
 
 _ROWS = {
     "tf": _Row("tf_bundle", ()),
     "safetensors": _Row("safetensors", (".safetensors",)),
     "npz": _Row("npz", (".npz", ".npy")),
-    "gguf": _Row("gguf", (".gguf",)),
-    "flax": _Row("flax_msgpack", (".msgpack",)),
-    "torch": _Row("torch_pt", (".pt", ".pth", ".bin")),
-    "torch-dcp": _Row("torch_dcp", ()),
+    "gguf": _Row("gguf", (".gguf",), separator="."),
+    "flax": _Row("flax_msgpack", (".msgpack",), separator="/"),
+    "torch": _Row("torch_pt", (".pt", ".pth", ".bin"), separator="."),
+    "torch-dcp": _Row("torch_dcp", (), separator="."),
     "onnx": _Row("onnx", (".onnx",)),
     "tfjs": _Row("tfjs", ("model.json",)),
     "tf-v1": _Row("tf_v1", ()),
-    "keras": _Row("keras", (".weights.h5", ".keras")),
-    "hdf5": _Row("hdf5", (".h5", ".hdf5")),
-    "orbax": _Row("orbax", ()),
-    "zarr": _Row("zarr", (".zarr",)),
+    "keras": _Row("keras", (".weights.h5", ".keras"), separator="/"),
+    "hdf5": _Row("hdf5", (".h5", ".hdf5"), separator="/"),
+    "orbax": _Row("orbax", (), separator="/"),
+    "zarr": _Row("zarr", (".zarr",), separator="/"),
 }
 """The suffixes stand here so that a path can choose a format without importing any."""
 
@@ -46,6 +50,11 @@ def by_name(name: str) -> Format:
 def suffixes(name: str) -> tuple[str, ...]:
     """The suffixes that stand for a format; none where a name tells nothing."""
     return _ROWS[name].suffixes
+
+
+def separator(name: str) -> str:
+    """What joins the names of a tree to keys; "" for a format that keeps keys as they are."""
+    return _ROWS[name].separator if name in _ROWS else ""
 
 
 def missing_extra(name: str) -> str | None:

@@ -37,19 +37,35 @@ class Wanted(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """A path that has to be probed before planning; `at` is the field that names it."""
+    """A path that has to be probed before planning; `at` is the field that names it, `root` are parts of which the first is meant that exists."""
 
     path: str
     format: str | None
     target_spec: bool
     at: tuple[str | int, ...]
+    root: tuple[str, ...] = ()
+
+
+class Found(NamedTuple):
+    """A checkpoint that a path stands for, by its path in the catalog; `prefix` begins the keys of the part of it that is meant."""
+
+    path: str
+    prefix: str = ""
 
 
 class Catalog(NamedTuple):
-    """All that was learnt from headers: checkpoints and target specs, by the path as the recipe writes it."""
+    """All that was learnt from headers: checkpoints and target specs by their paths.
+
+    `found` has what a path stands for that is several files, or of which a part is meant; any other stands for itself.
+    """
 
     checkpoints: Mapping[str, Indexed]
     targets: Mapping[str, Mapping[str, Wanted]]
+    found: Mapping[Reads, tuple[Found, ...]] = {}
+
+    def of(self, reads: Reads) -> tuple[Found, ...]:
+        """The checkpoints that are meant, in their order."""
+        return self.found.get(reads, (Found(reads.path),))
 
 
 class Output(NamedTuple):

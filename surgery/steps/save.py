@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from surgery import formats
-from surgery.errors import PlanError, RecipeError, listed
+from surgery.errors import PlanError, RecipeError, listed, plural
 from surgery.formats.base import WRITABLE, Indexed, read_only
 from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import Output, Reads, State, Step
 from surgery.steps.load import unknown_format
 from surgery.steps.paths import impossible_path
+from surgery.table import Table
 from surgery.units import parse_size
 from surgery.where import Size
 
@@ -38,6 +39,9 @@ class Save(Step, Selector):
     meta: Literal["write"] | None = Field(None, description="TensorFlow: write a fresh graph `PREFIX.meta` for `import_meta_graph`")
     carry: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="companion files to take along: [config.json, tokenizer*]")
     edit: dict[str, dict[str, Any]] | None = Field(None, description="fields to set in carried JSON files: {config.json: {vocab_size: 50304}}")
+    separator: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="where keys are cut into the names of a tree, in place of the format's own"
+    )
     manifest: bool = Field(True, description="write beside the output what it was made from, so that the next run can tell that it is up to date")
 
     def format_name(self) -> str | None:
@@ -57,6 +61,8 @@ class Save(Step, Selector):
             known = formats.by_name(name).OPTIONS
             if formats.by_name(name).layout is read_only:
                 yield RecipeError(f"{name} is only read here", code="read-only-format", at=("format",) if self.format else ("path",), help=WRITABLE)
+            if self.separator is not None and not formats.separator(name):
+                yield RecipeError(f"the format {name} does not join names", code="unknown-option", at=("separator",), help="leave `separator` out")
             for option in ("shard_size", *_FORMAT_OPTIONS):
                 if getattr(self, option) is not None and option not in known:
                     yield RecipeError(f"the format {name} has no option `{option}`", code="unknown-option", at=(option,), help="leave it out")
@@ -65,7 +71,7 @@ class Save(Step, Selector):
             yield RecipeError("`edit` changes carried files, and none is carried", code="bad-option", at=("edit",), help="add `carry: [config.json]`")
 
     def _lint_in_place(self) -> Iterator[RecipeError]:
-        for option in ("format", "shard_size", "carry", "edit", *_FORMAT_OPTIONS):
+        for option in ("format", "shard_size", "carry", "edit", "separator", *_FORMAT_OPTIONS):
             if getattr(self, option) is not None:
                 yield RecipeError(
                     f"in place, `{option}` has no meaning", code="bad-option", at=(option,), help="leave it out: the files stay as they are"
@@ -96,6 +102,7 @@ class Save(Step, Selector):
     def rewrite(self, state: State) -> State:
         chosen = select(self, state)
         table = state.table.only(chosen.keys) if len(chosen.keys) < len(state.table) else state.table
+        table = self._separated(table, state.step)
         options: dict[str, Any] = {}
         if self.shard_size is not None:
             options["shard_size"] = parse_size(self.shard_size)
@@ -120,6 +127,23 @@ class Save(Step, Selector):
         )
         notes = () if table else (f"{self.path}: the output is empty",)
         return state._replace(outputs=(*state.outputs, output), notes=(*state.notes, *notes), faults=(*state.faults, *chosen.faults))
+
+    def _separated(self, table: Table, step: int) -> Table:
+        """The table with the format's own separator in its keys. Raises PlanError for a key that this would cut elsewhere too."""
+        own = formats.separator(self.format_name() or "")
+        if self.separator in (None, own):
+            return table
+        cut = [key for key in table if own in key]
+        if cut:
+            raise PlanError(
+                f"{self.format_name()} would cut {plural(len(cut), 'key')} at `{own}`, too",
+                code="key-not-storable",
+                at=("separator",),
+                notes=[listed(cut)],
+                help="`rename` them, or leave `separator` out",
+                data={"keys": cut},
+            )
+        return table.rekey({key: key.replace(self.separator or own, own) for key in table}, step).table
 
     def _replaced(self, state: State) -> Indexed:
         """The loaded checkpoint that this save gives other keys."""
