@@ -15,7 +15,7 @@ from surgery.directives import Directive, Place, at_pointer
 from surgery.errors import CorruptFile, NotFoundError, RecipeError, SourceError, SurgeryError
 from surgery.formats.base import Disk
 from surgery.located import Document
-from surgery.parameters import about, value_fault
+from surgery.parameters import about, settled, value_fault
 from surgery.template import fill, references
 
 _MOST_BYTES = 16 << 20
@@ -105,7 +105,7 @@ class _Search:
                 error.at = ("default", "from", index) if wanted.many else ("default", "from")
                 raise
         if wanted.fallback:
-            return wanted.fallback[0]
+            return settled(wanted.fallback[0], schema)
         help = f"pass it: `-p {name}=…`"
         notes = [*about(name, schema), *absent]
         raise RecipeError(f"the parameter `{name}` has no value", code="missing-param", notes=notes, help=help, data={"param": name})
@@ -118,7 +118,7 @@ class _Search:
         if fault:
             notes = [*about(name, schema), f"this stands at {place.text}"]
             raise RecipeError(f"the parameter `{name}`: {fault}", code="bad-param", notes=notes, help=f"pass another: `-p {name}=…`")
-        return value
+        return settled(value, schema)
 
     def _from_file(self, place: Place) -> Any:
         path = self._filled(place.file)

@@ -68,7 +68,7 @@ def resolve(
                 data={"param": name},
             )
             faults.append(error.located(document.where(("params", name), key=True)))
-        values[name] = value
+        values[name] = settled(value, schema)
     patterns = frozenset(name for name, schema in schemas.items() if schema.get("format") == "regex")
     return values, patterns, faults
 
@@ -138,6 +138,11 @@ def value_fault(value: Any, schema: Mapping[str, Any]) -> str:
 
     errors = sorted(Draft202012Validator(schema, registry=Registry()).iter_errors(value), key=lambda error: list(error.absolute_path))
     return errors[0].message if errors else ""
+
+
+def settled(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A value that fits, as it is used: 12.0 is an integer to JSON Schema, and has to be one for `${{ }}` and for sizes."""
+    return int(value) if isinstance(value, float) and value.is_integer() and schema.get("type") == "integer" else value
 
 
 def _from_text(text: str, schema: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from surgery.api import checked
+from surgery.api import checked, plan
 from surgery.directives import at_pointer
 from surgery.errors import SurgeryError
 
@@ -84,6 +84,19 @@ def test_a_value_stands_in_the_folder_of_the_loaded_checkpoint(recipe: Recipe, m
 def test_the_folder_of_a_folder_a_file_a_prefix_a_part_and_of_several_files(recipe: Recipe, model: Path, path: str) -> None:
     put(model / "config.json", {"heads": 12})
     assert values(recipe, {"heads": HEADS}, path) == {"heads": 12}
+
+
+def test_sizes_are_computed_from_what_stands_there(recipe: Recipe, model: Path) -> None:
+    put(model / "config.json", {"heads": 2.0, "kv": 1, "width": 4})
+    params = {name: {"type": "integer", "default": {"from": f"config.json#/{name}"}} for name in ("heads", "kv", "width")}
+    sizes = ["${{ width // heads * (heads - kv) }}", "${{ width * kv // heads }}"]
+    path = recipe(
+        {"load": {"path": "model/w.npz"}},
+        {"split": {"keys": "w", "axis": "${{ kv - heads }}", "sizes": sizes, "to": ["q", "k${{ -heads % 5 }}"]}},
+        {"save": {"path": "out.npz"}},
+        params=params,
+    )
+    assert {key: entry.spec.shape for key, entry in plan(path).outputs[0].items()} == {"q": (2,), "k3": (2,)}
 
 
 def test_the_path_of_the_load_may_be_a_parameter(recipe: Recipe, model: Path) -> None:

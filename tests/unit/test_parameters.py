@@ -59,9 +59,11 @@ def test_a_value_that_does_not_fit(schema: Any, value: Any, says: str) -> None:
     assert faults[0].title == f"the parameter `p`: {says}"
 
 
-@pytest.mark.parametrize("value", [3, 3.0])
-def test_a_whole_float_is_an_integer_as_json_schema_says(value: Any) -> None:
-    assert resolved({"p": {"type": "integer"}}, {"p": value}) == ({"p": value}, [])
+@pytest.mark.parametrize("given", [3, 3.0])
+def test_a_whole_float_is_an_integer_as_json_schema_says(given: Any) -> None:
+    values, faults = resolved({"p": {"type": "integer"}, "q": {"type": "number"}}, {"p": given, "q": 3.0})
+    assert faults == []
+    assert [(value, type(value)) for value in values.values()] == [(3, int), (3.0, float)]
 
 
 def test_given_values_win_over_defaults_and_texts_over_both() -> None:
