@@ -12,13 +12,12 @@ from surgery.patterns import Clock
 from surgery.steps.base import State, Step
 from surgery.steps.naming import NameRule, blamed_on, broken_promises, collision, collision_help
 from surgery.table import Entry, Trail
-from surgery.where import Texts
 
 
 class CopyRule(NameRule):
     """One rule: `match` and `to`, or exact names `keys: {old: new}` or `{old: [new, …]}`."""
 
-    keys: dict[str, Texts] | None = Field(None, description="key → further key, or a list of them", min_length=1)
+    keys: dict[str, str | list[str]] | None = Field(None, description="key → further key, or a list of them, which may be empty", min_length=1)
 
 
 class Copy(Step):

@@ -63,7 +63,7 @@ class NameRule(Model):
         if self.keys is not None:
             wanted = {name: texts(new) for name, new in self.keys.items()}
             changes = [(position, new) for position, name in enumerate(names) if name in wanted for new in wanted[name]]
-            present = {names[position] for position, _ in changes}
+            present = wanted.keys() & set(names)
             absent = [name for name in wanted if name not in present]
         else:
             assert self.match is not None
