@@ -25,6 +25,8 @@ _CHUNK_NBYTES = 1 << 30
 """An array of more bytes is stored in chunks: msgpack's own limit is 2**32, flax's is this."""
 _MOST_TENSORS = 25_000
 """That are written, so that they can be read again."""
+_MOST_LOOKED_AT = 1000
+"""Names before the first array of a file that is to be recognised by its content."""
 _SCALARS = "scalars"
 _NAME_OF = {dtype: name for name, dtype in TYPES.items()}
 
@@ -37,17 +39,21 @@ def locate(path: str, disk: Disk) -> str | None:
 
 
 def _looks_right(path: str, disk: Disk) -> bool:
+    """Whether mappings with names lead to an array. Numbers and texts may stand before it, as the version does in files of T5X."""
     reader = Reader(*disk.open(path))
     try:
-        for _ in range(DEEPEST):
-            item = reader.item()
-            if item.kind != "map":
+        item = reader.item()
+        if item.kind in ("plain", "str"):
+            return False
+        for _ in range(_MOST_LOOKED_AT):
+            if item.kind not in ("map", "plain", "str"):
                 return item.kind == "ext" and item.value in (NDARRAY, SCALAR) and array_of(reader, item).nbytes >= 0
             name = reader.item()
             if name.kind != "str":
                 return False
             if reader.text(name) == CHUNKED:
                 return True
+            item = reader.item()
     except SourceError:
         pass
     return False

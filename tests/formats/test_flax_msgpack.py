@@ -222,6 +222,12 @@ def test_a_file_is_recognised_by_content_whatever_its_suffix(tmp_path: Path, nam
     assert flax.locate(str(tmp_path / "model.bin"), FolderDisk()) == str(tmp_path / "model.bin")
 
 
+def test_a_file_is_recognised_whose_first_leaf_is_a_number(tmp_path: Path) -> None:
+    array = (DATA / "array.msgpack").read_bytes()
+    (tmp_path / "checkpoint_0").write_bytes(b"\x84\xa7version\x03\xa1n\xc0\xa1s\xa2ok\xa6target\x81\xa1w" + array)
+    assert flax.locate(str(tmp_path / "checkpoint_0"), FolderDisk()) == str(tmp_path / "checkpoint_0")
+
+
 @pytest.mark.parametrize(
     "stored", [b"", b"\x89HDF\r\n\x1a\n", b"\x80\x04}q\0.", b"\x81\xa1a\xc0", b"\x81\x01\xc0", b"{}", b"\x80", tree(a=b"\xd4\x01\0")]
 )
