@@ -65,8 +65,8 @@ def test_recipe_has_no_fault_and_tells_what_it_is_for(name: str, capsys: pytest.
 
 
 def test_each_recipe_is_run_by_a_test() -> None:
-    here = Path(__file__).read_text()
-    assert [name for name in own_names() if f'run("{name}"' not in here and name not in BY_OTHER_TESTS] == []
+    here = Path(__file__).read_text() + Path(__file__).with_name("test_model_families.py").read_text()
+    assert [name for name in own_names() if f'"{name}"' not in here and name not in BY_OTHER_TESTS] == []
 
 
 def test_bert_tf_to_hf_turns_kernels_and_leaves_embeddings(tmp_path: Path) -> None:
