@@ -43,9 +43,7 @@ GQA = {"heads": 4, "kv_heads": 2}
 ADAM = ("adam_m", "adam_v", "global_step")
 
 CONVERSIONS = [
-    Pair(
-        "bert_hf_to_google_tf", "model.safetensors", "bert/hf-to-tf", "bert.ckpt", "bert/tf-to-hf", "back.safetensors", back_params={"prefix": ""}
-    ),
+    Pair("bert_hf_to_google_tf", "model.safetensors", "bert/hf-to-tf", "bert.ckpt", "bert/tf-to-hf", "back.safetensors", back_params={"prefix": ""}),
     Pair(
         "bert_pretraining_tf_to_hf",
         "model.ckpt",
@@ -60,9 +58,6 @@ CONVERSIONS = [
     Pair("flax_gpt2_to_pytorch", "flax_model.msgpack", "gpt2/flax-to-hf", "model.safetensors", "gpt2/hf-to-flax", "back.msgpack"),
     Pair("flax_bert_to_pytorch", "flax_model.msgpack", "flax/to-pytorch", "model.safetensors", "flax/from-pytorch", "back.msgpack"),
     Pair("flax_vit_to_pytorch", "flax_model.msgpack", "flax/to-pytorch", "model.safetensors", "flax/from-pytorch", "back.msgpack"),
-    Pair(
-        "llama_meta_to_hf", "consolidated.00.pth", "llama/meta-to-hf", "model.safetensors", "llama/hf-to-meta", "back.pth", {}, GQA, ("rope.freqs",)
-    ),
     Pair("t5x_v1_0_to_hf", "checkpoint.msgpack", "t5/t5x-to-hf", "model.safetensors", "t5/hf-to-t5x", "back.msgpack", lost=("step", "x")),
     Pair(
         "t5x_v1_1_optimizer_to_hf",
@@ -86,11 +81,22 @@ CONVERSIONS = [
         lost=("_slot_vr", "_slot_vc", "global_step"),
     ),
     Pair("vit_jax_npz_to_timm", "vit.npz", "vit/jax-to-timm", "model.safetensors", "vit/timm-to-jax", "back.npz", {}, {"heads": 3}),
-    Pair("vit_jax_npz_to_hf", "vit.npz", "vit/jax-to-hf", "model.safetensors", "vit/hf-to-jax", "back.npz", {}, {"heads": 2}, ("opt/state/step",)),
+    Pair(
+        "vit_jax_npz_to_hf",
+        "vit.npz",
+        "vit/jax-to-hf",
+        "model.safetensors",
+        "vit/hf-to-jax",
+        "back.npz",
+        {},
+        {"heads": 2, "root": "opt/target/"},
+        ("opt/state/step",),
+    ),
 ]
 WITHOUT_A_WAY_BACK = [
-    Pair("llama2_two_files_to_hf", "consolidated.*.pth", "llama/meta-to-hf", "model.safetensors", "", ""),
-    Pair("llama3_two_files_to_hf", "consolidated.*.pth", "llama/meta-to-hf", "model.safetensors", "", "", {"vocab_axis": 0}),
+    Pair("llama_meta_to_hf", "", "llama/meta-to-hf", "model.safetensors", "", ""),
+    Pair("llama2_two_files_to_hf", "", "llama/meta-to-hf", "model.safetensors", "", ""),
+    Pair("llama3_two_files_to_hf", "", "llama/meta-to-hf", "model.safetensors", "", "", {"vocab_axis": 0}),
     Pair("gguf_llama_to_hf", "model.gguf", "llama/gguf-to-hf", "model.safetensors", "", ""),
     Pair("mesh_t5_v1_1_to_hf", "model.ckpt-5", "t5/mesh-tf-to-hf", "model.safetensors", "", ""),
     Pair("t5x_scanned_to_hf", "checkpoint.msgpack", "t5/t5x-to-hf", "model.safetensors", "", ""),
@@ -133,6 +139,19 @@ def test_the_way_back_gives_the_source(pair: Pair, tmp_path: Path) -> None:
     assert facts(tmp_path / pair.returned, format) == {key: fact for key, fact in facts(source, format).items() if not key.endswith(pair.lost)}
 
 
+def test_the_way_back_of_one_llama_file_gives_the_source(tmp_path: Path) -> None:
+    folder = PAIRS / "llama_meta_to_hf" / "source"
+    run("llama/meta-to-hf", folder, tmp_path / "model.safetensors")
+    run("llama/hf-to-meta", tmp_path / "model.safetensors", tmp_path / "back.pth", **GQA)
+    assert facts(tmp_path / "back.pth") == {key: fact for key, fact in facts(folder / "consolidated.00.pth").items() if key != "rope.freqs"}
+
+
+def test_embeddings_that_several_files_share_along_the_other_axis_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(surgery.MismatchError) as caught:
+        run("llama/meta-to-hf", PAIRS / "llama3_two_files_to_hf" / "source", tmp_path / "model.safetensors")
+    assert "tok_embeddings.weight" in str(caught.value)
+
+
 def test_llama_goes_to_gguf_and_back(tmp_path: Path) -> None:
     run("llama/gguf-to-hf", PAIRS / "gguf_llama_to_hf" / "source" / "model.gguf", tmp_path / "model.safetensors")
     run("llama/hf-to-gguf", tmp_path / "model.safetensors", tmp_path / "back.gguf", **GQA)
@@ -150,8 +169,17 @@ def test_a_plain_model_changes_its_names_alone(format: str, name: str, tmp_path:
     assert facts(tmp_path / "back.safetensors") == want
 
 
+def test_timm_and_transformers_lay_out_the_same_vit(tmp_path: Path) -> None:
+    run("vit/jax-to-timm", PAIRS / "vit_jax_npz_to_hf" / "source" / "vit.npz", tmp_path / "timm.safetensors")
+    run("vit/timm-to-hf", tmp_path / "timm.safetensors", tmp_path / "hf.safetensors")
+    assert facts(tmp_path / "hf.safetensors") == expected("vit_jax_npz_to_hf")
+    run("vit/hf-to-timm", tmp_path / "hf.safetensors", tmp_path / "back.safetensors")
+    assert facts(tmp_path / "back.safetensors") == facts(tmp_path / "timm.safetensors")
+
+
 def test_a_head_that_is_not_tied_is_not_dropped(tmp_path: Path) -> None:
-    np.savez(tmp_path / "gpt2.npz", **{"wte.weight": np.zeros((2, 2)), "lm_head.weight": np.ones((2, 2)), "h.0.attn.c_attn.weight": np.ones((2, 6))})
+    arrays = {"wte.weight": np.zeros((2, 2)), "lm_head.weight": np.ones((2, 2)), "ln_f.weight": np.ones(2), "h.0.attn.c_attn.weight": np.ones((2, 6))}
+    np.savez(tmp_path / "gpt2.npz", **arrays)
     with pytest.raises(surgery.SurgeryError, match=r"lm_head\.weight"):
         run("gpt2/hf-to-flax", tmp_path / "gpt2.npz", tmp_path / "flax_model.msgpack")
     assert not (tmp_path / "flax_model.msgpack").exists()
