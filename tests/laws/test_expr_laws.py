@@ -17,7 +17,9 @@ from surgery.dtypes import DTYPES, numpy_dtype
 from surgery.expr import Assemble, Cast, Expr, Fill, Reshape, Slice, Stored, Take, Transpose, evaluate
 from surgery.joined import Joined
 from surgery.math_nodes import Constant, Elementwise, MatMul, Reduce, Spread
+from surgery.means import Mean
 from surgery.regions import extent_of, whole
+from surgery.resampling import Method, Resample
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
 
 INTEGERS = ["bool", "int8", "uint8", "int4", "int16", "uint32", "int64"]
@@ -45,7 +47,9 @@ class Tree(NamedTuple):
 def trees(draw):
     shape = tuple(draw(st.lists(st.integers(0, 5) | st.just(1), max_size=4)))
     data = bytearray(draw(st.integers(0, 9)))
-    expr, values = grow(draw, data, DTYPES[draw(st.sampled_from(NAMES))], shape, draw(st.integers(0, 3)))
+    expr, values = draw(st.sampled_from([grow, grow, averaged, resampled]))(
+        draw, data, DTYPES[draw(st.sampled_from(NAMES))], shape, draw(st.integers(0, 3))
+    )
     note(describe(expr))
     return Tree(expr, values, data)
 
@@ -214,6 +218,26 @@ def spread(draw, data, dtype, shape, depth):
     for axis, block in enumerate(blocks):
         values = values.repeat(block, axis)
     return Spread(expr, blocks, shape), values[(*(slice(size) for size in shape), ...)]
+def averaged(draw, data, dtype, shape, depth):
+    """The mean of a tensor, one time or several; it is no whole number any more, so only at the root."""
+    dtype = dtype if dtype.is_float else DTYPES["float32"]
+    expr, values = grow(draw, data, dtype, (*shape, draw(st.integers(1, 5))), depth)
+    axis, count = draw(st.integers(0, len(shape))), draw(st.integers(0, 3))
+    if not expr.spec.shape[axis]:
+        return expr, values
+    wide = np.float64 if dtype.name == "float64" else np.float32
+    return Mean(expr, axis, count), values.astype(np.float64).mean(axis, keepdims=True).astype(wide).repeat(count, axis)
+
+
+def resampled(draw, data, dtype, shape, depth):
+    """Twice or four times as long: the weights are then so round that the order of sums does not count."""
+    old, times = draw(st.integers(1, 5)), draw(st.sampled_from([1, 2, 4]))
+    dtype = DTYPES[draw(st.sampled_from(["float32", "float64"]))]
+    axis = draw(st.integers(0, len(shape)))
+    expr, values = grow(draw, data, dtype, (*shape[:axis], old, *shape[axis:]), depth)
+    places = (np.arange(old * times) + 0.5) / times - 0.5
+    expected = np.apply_along_axis(lambda row: np.interp(places, range(old), row), axis, values) if values.size else values.repeat(times, axis)
+    return Resample(expr, axis, old * times, Method("linear")), expected.astype(values.dtype)
 
 
 @st.composite
@@ -226,7 +250,7 @@ def needed_bytes(expr, region):
     """Bytes of the elements that the stored leaves are asked for."""
     if isinstance(expr, Stored):
         return prod(extent_of(region)) * expr.spec.dtype.itemsize
-    return sum(needed_bytes(child, need) for child, need in expr.inputs(region))
+    return (max if expr.streams else sum)([0, *(needed_bytes(child, need) for child, need in expr.inputs(region))])
 
 
 @given(trees())
