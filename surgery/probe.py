@@ -7,13 +7,15 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from surgery import formats
+from surgery import data_files, formats
 from surgery.commit import recover, staging_name
+from surgery.data_files import Parse
 from surgery.errors import NotFoundError, SourceError, SurgeryError, gather, near
 from surgery.formats.base import Disk, Indexed
 from surgery.manifest import MOST_BYTES, Evidence, file_name, is_manifest, is_manifest_name
 from surgery.several import first_part, is_numbered, numbered_files
 from surgery.steps.base import Catalog, Found, Reads, Wanted
+from surgery.units import size_text
 from surgery.witness import Witness
 
 if TYPE_CHECKING:
@@ -47,12 +49,15 @@ def probe(recipe: Any, disk: Disk) -> Facts:
     checkpoints: dict[str, Indexed] = {}
     targets: dict[str, Mapping[str, Wanted]] = {}
     found: dict[Reads, tuple[Found, ...]] = {}
+    contents: dict[tuple[str, Parse], Any] = {}
     faults: list[SurgeryError] = []
     sources = Witness(disk, recipe.evidence)
     for item in recipe.steps:
         for wanted in item.step.reads():
             try:
-                if wanted.target_spec and wanted.path not in targets:
+                if wanted.parse is not None:
+                    contents.setdefault((wanted.path, wanted.parse), wanted.parse(data_of(wanted.path, sources), wanted.path))
+                elif wanted.target_spec and wanted.path not in targets:
                     targets[wanted.path] = target_spec(wanted, sources)
                 elif not wanted.target_spec:
                     found[wanted] = tuple(_find(path, wanted, checkpoints, sources) for path in _paths(wanted, sources))
@@ -68,7 +73,7 @@ def probe(recipe: Any, disk: Disk) -> Facts:
         recover(folder)  # before its names are looked at: the run will find a committed save finished
     places = {folder: _place(folder, manifests, disk, any(save.in_place for save in saves)) for folder in folders}
     holes = {file.path: hole_bytes(file.path) for indexed in checkpoints.values() for file in indexed.files}
-    return Facts(Catalog(checkpoints, targets, found), sources.evidence, places, holes)
+    return Facts(Catalog(checkpoints, targets, found, contents), sources.evidence, places, holes)
 
 
 def _paths(wanted: Reads, disk: Disk) -> tuple[str, ...]:
@@ -186,6 +191,14 @@ def _unknown(path: str, disk: Disk, format: str | None) -> SourceError | NotFoun
         notes=[] if disk.is_folder(folder or ".") else [f"there is no folder `{folder}`"],
         help=f"did you mean `{posixpath.join(folder, close[0])}`?" if close else "correct the path; it is relative to the working directory",
     )
+
+
+def data_of(path: str, disk: Disk) -> bytes:
+    """The whole of a small file. Raises SourceError where it cannot be read or is too large to be what a step asks for."""
+    file, read = disk.open(path)
+    if file.nbytes > data_files.MOST_BYTES:
+        raise data_files.bad_data(path, f"is too large: {size_text(file.nbytes)}", "name a vocabulary, or a list of indices")
+    return read(0, file.nbytes)
 
 
 def target_spec(wanted: Reads, disk: Disk) -> Mapping[str, Wanted]:

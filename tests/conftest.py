@@ -111,11 +111,18 @@ def plan() -> Callable[..., Any]:
             at += spec(text).nbytes
         return Indexed("synthetic", name, rows, {}, (file,))
 
-    def run(steps: Any, checkpoints: dict[str, dict[str, str]], targets: dict[str, dict[str, str]] | None = None) -> LogicalPlan:
+    def run(
+        steps: Any,
+        checkpoints: dict[str, dict[str, str]],
+        targets: dict[str, dict[str, str]] | None = None,
+        files: dict[str, str] | None = None,
+    ) -> LogicalPlan:
         loaded = load(json.dumps({"surgery": 1, "steps": steps}), "r.yaml")
         wanted = {name: {key: Wanted(spec(text) if text else None) for key, text in keys.items()} for name, keys in (targets or {}).items()}
-        reads = [read for item in loaded.steps for read in item.step.reads() if is_numbered(read.path)]
-        found = {read: tuple(map(Found, numbered_files(read.path, Names(checkpoints)))) for read in reads}
-        return plan_logically(loaded, Catalog({name: checkpoint(name, tensors) for name, tensors in checkpoints.items()}, wanted, found))
+        reads = [read for item in loaded.steps for read in item.step.reads()]
+        found = {read: tuple(map(Found, numbered_files(read.path, Names(checkpoints)))) for read in reads if is_numbered(read.path)}
+        contents = {(read.path, read.parse): read.parse((files or {})[read.path].encode(), read.path) for read in reads if read.parse}
+        headers = {name: checkpoint(name, tensors) for name, tensors in checkpoints.items()}
+        return plan_logically(loaded, Catalog(headers, wanted, found, contents))
 
     return run

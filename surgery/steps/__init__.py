@@ -22,6 +22,8 @@ WORDS = (
     "reshape",
     "rearrange",
     "slice",
+    "pad",
+    "resize",
     "split",
     "concat",
     "stack",

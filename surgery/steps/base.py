@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from surgery.data_files import Parse
 from surgery.errors import RecipeError, SurgeryError
 from surgery.formats.base import Indexed
 from surgery.models import Model
@@ -37,13 +38,17 @@ class Wanted(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """A path that has to be probed before planning; `at` is the field that names it, `root` are parts of which the first is meant that exists."""
+    """A path that has to be probed before planning; `at` is the field that names it, `root` are parts of which the first is meant that exists.
+
+    With `parse` it is a small file of data.
+    """
 
     path: str
     format: str | None
     target_spec: bool
     at: tuple[str | int, ...]
     root: tuple[str, ...] = ()
+    parse: Parse | None = None
 
 
 class Found(NamedTuple):
@@ -57,11 +62,13 @@ class Catalog(NamedTuple):
     """All that was learnt from headers: checkpoints and target specs by their paths.
 
     `found` has what a path stands for that is several files, or of which a part is meant; any other stands for itself.
+    `contents` are those of small files of data, by path and by what parsed them.
     """
 
     checkpoints: Mapping[str, Indexed]
     targets: Mapping[str, Mapping[str, Wanted]]
     found: Mapping[Reads, tuple[Found, ...]] = {}
+    contents: Mapping[tuple[str, Parse], Any] = {}
 
     def of(self, reads: Reads) -> tuple[Found, ...]:
         """The checkpoints that are meant, in their order."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import ClassVar
 
-from surgery.expr import Assemble, Expr
+from surgery.expr import Expr
 from surgery.models import Field
+from surgery.steps.groups import side_by_side
 from surgery.steps.joining import Joining, whole_elements
-from surgery.tensors import TensorSpec
 
 
 class Concat(Joining):
@@ -31,10 +30,7 @@ class Concat(Joining):
             raise self.unfit(name, members, f"their shapes may differ along axis {self.axis} only", "correct `match` or `axis`, or `transpose` first")
         if any(spec.dtype != specs[0].dtype for spec in specs):
             raise self.unfit(name, members, "they have several dtypes", "`cast` them to one dtype first")
-        starts = accumulate((spec.shape[axis] for spec in specs), initial=0)
-        parts = tuple((tuple(start if at == axis else 0 for at in range(rank)), expr) for start, expr in zip(starts, members.values(), strict=False))
-        shape = (*specs[0].shape[:axis], sum(spec.shape[axis] for spec in specs), *specs[0].shape[axis + 1 :])
-        return whole_elements(self, name, members, Assemble(TensorSpec(specs[0].dtype, shape), parts))
+        return whole_elements(self, name, members, side_by_side(list(members.values()), axis))
 
 
 STEP = Concat

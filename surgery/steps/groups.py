@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 from surgery.errors import PlanError, RecipeError, listed, plural
-from surgery.expr import Expr
+from surgery.expr import Assemble, Expr, Slice
 from surgery.patterns import Clock, Pattern, compile_pattern
 from surgery.replacement import Template, compile_template
 from surgery.select import Selector, timed_out
 from surgery.steps.base import State
 from surgery.steps.naming import collision
 from surgery.table import Entry, Table, Trail
+from surgery.tensors import TensorSpec
 from surgery.where import Texts, in_groups, placed, texts
 
 Bound = tuple[tuple[str, int], ...]
@@ -131,6 +133,22 @@ def refuse_widths(inputs: Mapping[str, Expr], parts: Mapping[str, Sequence[Expr]
 
 def _in_bytes(part: Expr) -> bool:
     return bool(part.spec.dtype.bits) and part.view() is not None
+
+
+def side_by_side(parts: Sequence[Expr], axis: int) -> Expr:
+    """Tensors of one dtype laid along an axis, which is not negative; the maker has checked that they fit."""
+    shape = parts[0].spec.shape
+    starts = accumulate((part.spec.shape[axis] for part in parts), initial=0)
+    placed = tuple((tuple(start if at == axis else 0 for at in range(len(shape))), part) for start, part in zip(starts, parts, strict=False))
+    size = sum(part.spec.shape[axis] for part in parts)
+    return Assemble(TensorSpec(parts[0].spec.dtype, (*shape[:axis], size, *shape[axis + 1 :])), placed)
+
+
+def cut_out(expr: Expr, axis: int, start: int, stop: int) -> Expr:
+    """The elements `start` to `stop` along an axis, which is not negative."""
+    shape = expr.spec.shape
+    origin = tuple(start if at == axis else 0 for at in range(len(shape)))
+    return Slice(expr, origin, (*shape[:axis], stop - start, *shape[axis + 1 :]))
 
 
 def described(tensors: Mapping[str, Expr]) -> list[str]:

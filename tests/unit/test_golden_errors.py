@@ -87,6 +87,8 @@ STEPS = {
     "bad-axes": "rearrange: {keys: bert/w, pattern: 'o (i -> i o'}",
     "bad-slice": "slice: {keys: bert/w, step: 0}",
     "out-of-range": "slice: {keys: bert/w, axis: 1, stop: 4}",
+    "trim": "resize: {keys: bert/w, axis: 1, size: 2}",
+    "bad-data": "resize: {keys: bert/w, old_vocab: base.npz, new_vocab: base.npz}",
     "rank": "transpose: {order: [1, 0]}",
     "bad-formula": "compute: {let: {w: ^bert/w$}, expr: 'w + 2 * (w @ w', to: w}",
     "unfit-tensors": "compute: {let: {w: ^bert/w$}, expr: w @ w, to: w}",

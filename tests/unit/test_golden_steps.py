@@ -16,7 +16,7 @@ from surgery.steps.base import Output
 from surgery.table import Entry, Table
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "steps"
-FIELDS = {"title", "before", "targets", "steps", "after", "saved", "dropped", "left_over", "notes", "checks", "error", "errors"}
+FIELDS = {"title", "before", "targets", "files", "steps", "after", "saved", "dropped", "left_over", "notes", "checks", "error", "errors"}
 
 
 def cases() -> Iterator[Any]:
@@ -34,10 +34,10 @@ def test_step(case: dict[str, Any], plan: Callable[..., LogicalPlan]) -> None:
     steps = [*loads, *case["steps"]]
     if "error" in case or "errors" in case:
         with pytest.raises(SurgeryError) as caught:
-            plan(steps, checkpoints, case.get("targets"))
+            plan(steps, checkpoints, case.get("targets"), case.get("files"))
         compare_errors([caught.value, *caught.value.others], case.get("errors", [case.get("error")]))
         return
-    logical = plan(steps, checkpoints, case.get("targets"))
+    logical = plan(steps, checkpoints, case.get("targets"), case.get("files"))
     assert as_text(logical.table, case["after"]) == list(case["after"].items())
     for field in FIELDS & set(case) & set(FACTS):
         assert FACTS[field](logical, case[field]) == case[field]
