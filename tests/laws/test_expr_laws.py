@@ -218,23 +218,29 @@ def spread(draw, data, dtype, shape, depth):
     for axis, block in enumerate(blocks):
         values = values.repeat(block, axis)
     return Spread(expr, blocks, shape), values[(*(slice(size) for size in shape), ...)]
+
+
+def whole_numbers(draw, data, dtype, shape, depth):
+    """A tree of floats that have no fraction, so that sums of them are exact in any order."""
+    expr, values = grow(draw, data, DTYPES["int8"], shape, depth)
+    return Cast(expr, TensorSpec(dtype, shape)), values.astype(numpy_dtype(dtype))
+
+
 def averaged(draw, data, dtype, shape, depth):
-    """The mean of a tensor, one time or several; it is no whole number any more, so only at the root."""
-    dtype = dtype if dtype.is_float else DTYPES["float32"]
-    expr, values = grow(draw, data, dtype, (*shape, draw(st.integers(1, 5))), depth)
+    """The mean of a tensor, not once, once or several times. Only at the root: others need whole numbers."""
+    dtype = dtype if dtype.name in ("float16", "bfloat16", "float64") else DTYPES["float32"]
     axis, count = draw(st.integers(0, len(shape))), draw(st.integers(0, 3))
-    if not expr.spec.shape[axis]:
-        return expr, values
+    expr, values = whole_numbers(draw, data, dtype, (*shape[:axis], draw(st.integers(1, 5)), *shape[axis:]), depth)
     wide = np.float64 if dtype.name == "float64" else np.float32
     return Mean(expr, axis, count), values.astype(np.float64).mean(axis, keepdims=True).astype(wide).repeat(count, axis)
 
 
 def resampled(draw, data, dtype, shape, depth):
-    """Twice or four times as long: the weights are then so round that the order of sums does not count."""
+    """As long, twice or four times as long: weights are then so round that sums are exact."""
     old, times = draw(st.integers(1, 5)), draw(st.sampled_from([1, 2, 4]))
-    dtype = DTYPES[draw(st.sampled_from(["float32", "float64"]))]
     axis = draw(st.integers(0, len(shape)))
-    expr, values = grow(draw, data, dtype, (*shape[:axis], old, *shape[axis:]), depth)
+    wide = DTYPES[draw(st.sampled_from(["float32", "float64"]))]
+    expr, values = whole_numbers(draw, data, wide, (*shape[:axis], old, *shape[axis:]), depth)
     places = (np.arange(old * times) + 0.5) / times - 0.5
     expected = np.apply_along_axis(lambda row: np.interp(places, range(old), row), axis, values) if values.size else values.repeat(times, axis)
     return Resample(expr, axis, old * times, Method("linear")), expected.astype(values.dtype)
