@@ -24,6 +24,7 @@ WORDS = (
     "slice",
     "pad",
     "resize",
+    "interpolate",
     "split",
     "concat",
     "stack",

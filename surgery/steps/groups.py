@@ -15,7 +15,7 @@ from surgery.steps.base import State
 from surgery.steps.naming import collision
 from surgery.table import Entry, Table, Trail
 from surgery.tensors import TensorSpec
-from surgery.where import Texts, in_groups, placed, texts
+from surgery.where import Path, Texts, in_groups, placed, texts
 
 Bound = tuple[tuple[str, int], ...]
 """Names that a template may use beside the groups of a pattern, with their numbers."""
@@ -106,14 +106,14 @@ def _in_order(state: State, results: Mapping[str, Sequence[tuple[str, Expr]]], k
             yield new, key, Entry(expr, Trail(state.step, key, entry.trail), entry.source)
 
 
-def refuse_axis(inputs: Mapping[str, Expr], axis: int) -> None:
+def refuse_axis(inputs: Mapping[str, Expr], axis: int, at: Path = ("axis",)) -> None:
     """Raise PlanError for tensors that do not have an axis."""
     wrong = described({key: expr for key, expr in inputs.items() if not -len(expr.spec.shape) <= axis < len(expr.spec.shape)})
     if wrong:
         raise PlanError(
             f"{plural(len(wrong), 'tensor')} {'has' if len(wrong) == 1 else 'have'} no axis {axis}",
             code="rank",
-            at=("axis",),
+            at=at,
             notes=[listed(wrong)],
             help=f"select by rank too: `where: {{ndim: {axis + 1 if axis >= 0 else -axis}}}`",
         )

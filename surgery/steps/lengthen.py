@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from surgery.calculation import converted
 from surgery.casting import check as castable
 from surgery.dtypes import DTYPES, DType
 from surgery.errors import PlanError, RecipeError, listed, plural
-from surgery.expr import Cast, Expr, Fill
+from surgery.expr import Expr, Fill
 from surgery.means import Mean
 from surgery.steps.groups import described
 from surgery.steps.targets import lint_init
@@ -37,7 +38,7 @@ def refuse_fill(tensors: Mapping[str, Expr], axis: int, fill: str | Mapping[str,
     from surgery.initializers import check, parse
 
     if fill == "mean":
-        wrong = {key: expr for key, expr in tensors.items() if not _has_mean(expr.spec.dtype) or not expr.spec.shape[axis]}
+        wrong = {key: expr for key, expr in tensors.items() if not holds_fractions(expr.spec.dtype) or not expr.spec.shape[axis]}
         title = f"{plural(len(wrong), 'tensor')} {'has' if len(wrong) == 1 else 'have'} no mean along axis {axis}"
     else:
         initializer = parse(fill)
@@ -48,7 +49,8 @@ def refuse_fill(tensors: Mapping[str, Expr], axis: int, fill: str | Mapping[str,
         raise PlanError(title, code="bad-initializer", at=("fill",), notes=[listed(described(wrong))], help="choose another `fill`, or `cast` first")
 
 
-def _has_mean(dtype: DType) -> bool:
+def holds_fractions(dtype: DType) -> bool:
+    """Whether float32 can be rounded to this type, as what was worked out has to be."""
     return dtype.is_float and dtype.computable and castable(DTYPES["float32"], dtype, "error", "") is None
 
 
@@ -60,5 +62,4 @@ def new_elements(expr: Expr, axis: int, count: int, fill: str | Mapping[str, Any
     spec = TensorSpec(expr.spec.dtype, (*shape[:axis], count, *shape[axis + 1 :]))
     if fill != "mean":
         return Fill(spec, parse(fill), seed, key)
-    mean = Mean(expr, axis, count)
-    return mean if mean.spec == spec else Cast(mean, spec, label=key)
+    return converted(Mean(expr, axis, count), spec.dtype, key)
