@@ -34,12 +34,12 @@ ONLY_THE_LOADER_KNOWS = {
     "bad-initializer": "names and options of initializers",
     "format-needed": "which suffix tells a format",
     "bad-path": "what no file can be called",
-    "bad-option": "which options of `save` go together",
+    "bad-option": "which options of `save` go together, and what `nearest` has not",
     "open-prefix": "what ends with a separator",
     "bad-order": "what is a permutation",
     "bad-split": "how many parts there are",
-    "bad-shape": "how many sizes may be open",
-    "bad-axes": "patterns of einops",
+    "bad-shape": "how many sizes may be open, and how large a size is",
+    "bad-axes": "patterns of einops, and that there are as many axes as sizes",
     "bad-slice": "that a step of 0 goes nowhere",
     "needs-selector": "which steps demand a selector",
     "path-conflict": "what earlier steps save",
@@ -116,6 +116,8 @@ def rules(targets: list[Any]) -> st.SearchStrategy[Any]:
 
 
 JOINING = {**SELECTOR, "axis": st.integers(-2, 2), "keep_inputs": st.booleans(), "incomplete": st.sampled_from(["error", "skip"])}
+GROWING = {"axis": st.integers(-2, 2), "fill": INIT | st.just("mean"), "seed": st.integers(0, 9)}
+RESAMPLING = {"mode": st.sampled_from(["linear", "cubic"]), "align_corners": st.booleans(), "antialias": st.booleans()}
 TIE = {"policy": st.sampled_from(["drop", "duplicate", "error"]), "by": st.sampled_from(["value", "storage"]), "optional": st.booleans()}
 TARGET = [{"like": st.just("t.safetensors")}, {"variables": VARIABLES}]
 POLICY = st.sampled_from(["error", "warn", "allow"])
@@ -169,7 +171,20 @@ STEPS: dict[str, st.SearchStrategy[Any]] = {
     "reshape": mapping({"shape": st.sampled_from([[], [-1, 2], [0]])}, SELECTOR),
     "rearrange": mapping({"pattern": st.just("(a b) -> b a"), "axes": st.just({"a": 2})}, SELECTOR),
     "slice": mapping({"stop": st.integers(-2, 2)}, {**SELECTOR, "axis": st.integers(-2, 2), "start": st.just(0), "step": st.just(-1)})
-    | mapping({"indices": st.just([0, -1])}, SELECTOR),
+    | mapping({"indices": st.sampled_from([[0, -1], "rows.json"])}, SELECTOR),
+    "pad": mapping({"after": st.integers(0, 3)}, {**SELECTOR, **GROWING, "before": st.just(2)}) | mapping({"before": st.just(1)}, SELECTOR),
+    "resize": st.one_of(
+        mapping({"size": st.integers(0, 9)}, {**SELECTOR, **GROWING, "multiple_of": st.just(8), "allow_trim": st.booleans()}),
+        mapping({"multiple_of": st.just(64)}, {**SELECTOR, **GROWING}),
+        mapping({"old_vocab": st.just("a.txt"), "new_vocab": st.just("b.json")}, {**GROWING, "size": st.just(9), "old_vocab_size": st.just(5)}),
+    ),
+    "interpolate": st.one_of(
+        mapping({"axes": st.just([1, -1]), "size": st.just([24, 24])}, {**SELECTOR, **RESAMPLING}),
+        mapping(
+            {"axis": st.integers(-2, 2), "size": st.just([24, 24])},
+            {**SELECTOR, **RESAMPLING, "grid": st.just([14, 14]), "prefix": st.integers(0, 2), "suffix": st.integers(0, 2)},
+        ),
+    ),
     "concat": mapping({"to": st.just("a")}, JOINING),
     "stack": mapping({"to": st.just("a")}, JOINING),
     "compute": mapping(
