@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from surgery.data_files import Parse
 from surgery.errors import PlanError, RecipeError, listed, plural
 from surgery.expr import Expr, Take
 from surgery.models import Field, model_validator
@@ -83,10 +82,9 @@ class Resize(Step, Selector):
                 yield from impossible_path(getattr(self, word), (word,))
 
     def reads(self) -> Iterator[Reads]:
-        parse: Parse = vocabulary
         for word in _VOCABULARIES:
             if getattr(self, word) is not None:
-                yield Reads(getattr(self, word), None, False, (word,), parse=parse)
+                yield Reads(getattr(self, word), None, False, (word,), parse=vocabulary)
 
     def rewrite(self, state: State) -> State:
         chosen = select(self, state)

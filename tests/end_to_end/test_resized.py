@@ -135,3 +135,15 @@ def test_a_run_is_not_up_to_date_when_a_vocabulary_has_changed(tmp_path: Path, s
     assert ["up to date" in text for text in said] == [False, True, False]
     with np.load("out.npz") as written:
         np.testing.assert_array_equal(written["w"], TABLE[[2, 1]])
+
+
+def test_a_damaged_table_is_noticed_although_it_is_read_twice(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", w=TABLE)
+    planned(f"load: {{path: {tmp_path}/m.npz}}", f"save: {{path: {tmp_path}/m.ckpt, format: tf}}").run()
+    steps = f"load: {{path: {tmp_path}/m.ckpt}}", "resize: {keys: w, size: 60, fill: mean}", f"save: {{path: {tmp_path}/o.npz}}"
+    planned(*steps).run()
+    data = bytearray((tmp_path / "m.ckpt.data-00000-of-00001").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "m.ckpt.data-00000-of-00001").write_bytes(data)
+    with pytest.raises(surgery.SurgeryError, match="Checksum does not match"):
+        planned(*steps).run()
