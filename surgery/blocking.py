@@ -8,7 +8,7 @@ encoded chunks is cut along them, so that none is decoded twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import islice, product
 from math import inf, prod
 from typing import NamedTuple
 
@@ -151,7 +151,12 @@ def shortest_run(expr: Expr, region: Region) -> float:
     """Bytes of the shortest piece that has to be read for a region of `expr`; infinite where nothing is."""
     if isinstance(expr, Stored):
         return runs(expr.spec.shape, region)[0] * expr.spec.dtype.itemsize if prod(extent_of(region)) else inf
-    return min((shortest_run(child, need) for child, need in expr.inputs(region)), default=inf)
+    return min((shortest_run(child, need) for child, need in _inputs(expr, region)), default=inf)
+
+
+def _inputs(expr: Expr, region: Region) -> Iterator[tuple[Expr, Region]]:
+    """The inputs of a region; of those that come one after the other the first stands for all, since no other is larger."""
+    return islice(expr.inputs(region), 1 if expr.streams else None)
 
 
 def working_bytes(expr: Expr, region: Region) -> int:
@@ -165,7 +170,7 @@ def working_bytes(expr: Expr, region: Region) -> int:
     own = size * max(expr.spec.dtype.itemsize, 1) if expr.allocates else 0
     if size and isinstance(expr, Chunked):
         own += expr.decoding_bytes
-    inputs = (working_bytes(child, need) for child, need in expr.inputs(region))
+    inputs = (working_bytes(child, need) for child, need in _inputs(expr, region))
     return own + (2 * max(inputs, default=0) if expr.streams else sum(inputs))  # what is made of one input lies beside it
 
 
