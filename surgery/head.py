@@ -19,7 +19,7 @@ Path = tuple[str | int, ...]
 
 
 class Head(Model):
-    """The top level of a recipe. Steps are checked one by one, each by its own model."""
+    """The top level of a recipe. Steps and tests are checked one by one, each by its own model."""
 
     VERSION: ClassVar[int] = 1
 
@@ -29,7 +29,7 @@ class Head(Model):
     params: dict[str, dict[str, Any]] = Field({}, description="name → JSON Schema of its value")
     env: list[str] = Field([], description="environment variables that ${env.NAME} may read")
     inverse: str = Field("", description="the recipe that does the reverse, as `use` names it")
-    tests: list[Any] = Field([], description="self-tests")
+    tests: list[dict[str, Any]] = Field([], description="self-tests, run by `surgery test` without weights")
     steps: list[dict[str, Any]] = Field(min_length=1, description="the steps, in order")
 
 
@@ -48,6 +48,12 @@ def head_of(document: Document) -> Head:
     if head.surgery != Head.VERSION:
         title = f"this version reads recipes of version {Head.VERSION}, not {head.surgery}"
         raise RecipeError(title, code="bad-value").located(document.where(("surgery",)))
+    if head.tests:
+        from surgery.cases import lint_cases
+
+        faults = list(lint_cases(document))
+        if faults:
+            raise gather(faults)
     return head
 
 

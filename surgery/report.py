@@ -15,6 +15,7 @@ from surgery.units import size_text
 
 if TYPE_CHECKING:
     from surgery.api import Checkpoint, LazyTensor, Plan
+    from surgery.cases import Result
     from surgery.execute import Report
     from surgery.manifest import Written
     from surgery.table import Entry
@@ -330,3 +331,15 @@ def _explained(plan: Plan, number: int, key: str) -> str:
 def _formula(expr: Expr) -> str:
     name = type(expr).__name__.lower()
     return f"{name}({', '.join(_formula(child) for child in expr.children)}) → {expr.spec}" if expr.children else str(expr.spec)
+
+
+def result_text(result: Result) -> str:
+    """How a self-test ended: a line, and where it failed one for each difference."""
+    first = f"{'ok' if result.passed else 'FAILED':<7} {result.recipe}: {result.name}"
+    place = "" if result.passed else f" ({result.where})"
+    return "\n".join(map(one_line, [first + place, *(f"        {difference}" for difference in result.differences)]))
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """How a self-test ended, for programs."""
+    return {"recipe": result.recipe, "name": result.name, "line": result.where.line, "passed": result.passed, "differences": list(result.differences)}

@@ -40,11 +40,17 @@ LAYERS = [
     "steps",
     "head library items",
     "recipe several value_checks cutting companions tied",
+    "recipe value_checks cutting companions tied",
+    "steps.joining cases",
+    "steps case_values",
+    "recipe value_checks cutting companions",
     "probe logical execute",
     "physical up_to_date",
     "report",
     "api schema",
     "cli.arguments cli.progress cli.tables cli.oneliner cli.recipes",
+    "selftest",
+    "cli.arguments cli.progress cli.tables cli.oneliner",
     "cli",
     "__main__",
 ]
@@ -54,8 +60,8 @@ A package's name stands for its modules that are not named elsewhere. What only 
 """
 
 NEIGHBOURS: dict[tuple[str, str], str] = {}
-MAKE_FILES = {"cli.demo": {"os", "tempfile"}, "cli.frame": {"os"}, "api": {"os"}}
-"""Modules outside `files` that may import something that touches storage, and for what: a demo's folder, /dev/null, `fspath`."""
+MAKE_FILES = {"cli.demo": {"os", "tempfile"}, "cli.frame": {"os"}, "api": {"os"}, "selftest": {"tempfile"}}
+"""Modules outside `files` that may import something that touches storage, and for what: a folder for a demo and for tests, /dev/null, `fspath`."""
 
 THIRD_PARTY = {
     "yaml": {"located"},

@@ -375,3 +375,26 @@ def test_every_option_has_a_description_in_the_schema(word: str) -> None:
     name = "".join(part.capitalize() for part in word.split("_"))
     properties = SCHEMA["$defs"][name].get("properties", {})
     assert [option for option, field in properties.items() if not field.get("description")] == []
+
+
+CASE = {"name": "t", "inputs": [{"w": {"shape": [2]}}], "expect": {"keys": ["w"], "tensors": {"w": {"values": [0, 1]}}}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"expect": [{"keys": ["w"]}, {"tensors": {"w": {"input": "w", "atol": 0.5}}}]},
+        {"expect": None, "error": "rank"},
+        {"error": "rank"},
+        {"inverse": True},
+        {"inputs": [{"w": {"shape": [-1]}}]},
+        {"inputs": [{"w": {"dtype": 3}}]},
+        {"expect": {"tensors": {"w": {"values": [1], "fill": "arange"}}}},
+        {"targets": [{"w": {"shape": [2], "dtype": "int8"}}], "files": {"config.json": {"a": 1}}, "params": {"n": 1}},
+        {"name": ""},
+        {"steps": []},
+    ],
+)
+def test_both_agree_about_tests(change: dict[str, Any]) -> None:
+    agree({"surgery": 1, "steps": [{"load": {"path": "a"}}], "tests": [CASE | change]})

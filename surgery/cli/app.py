@@ -41,6 +41,12 @@ COMMANDS = {
     ),
     "plan": Command(do.plan, [RECIPE], [*PARAMS, FORCE, STRICT, JOBS, MEMORY, JSON]),
     "lint": Command(do.lint, [Argument("recipes", "RECIPE", "recipes to check, files or names", repeated=True)], [*PARAMS, JSON]),
+    "lint": Command(do.lint, [Argument("recipes", "RECIPE", "recipes to check", repeated=True)], [*PARAMS, JSON]),
+    "test": Command(
+        do.test,
+        [Argument("recipes", "RECIPE", "recipes whose `tests:` are run", repeated=True)],
+        [Option("-k --keyword", "TEXT", "only tests with this text in their name"), JSON],
+    ),
     "inspect": Command(
         do.inspect,
         [Argument("path", "PATH", "a file, a TensorFlow prefix, or a folder")],
@@ -121,12 +127,13 @@ def run_app(arguments: list[str]) -> int:
         help = f"did you mean `{close[0]}`?" if close else "`surgery --help` lists them all"
         raise RecipeError(f"no command is called `{name}`", code="bad-option", help=help)
     values = parse(called, command, rest)
+    code = 0
     if values is not None:
-        command.run(**values)
+        code = command.run(**values) or 0
     else:
         print(_overview() if command is SURGERY else help_text(called, command))
     sys.stdout.flush()  # here, where a closed pipe is noticed
-    return 0
+    return code
 
 
 def _overview() -> str:

@@ -58,9 +58,9 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command: the function that does it, whose docstring is the help text, and the words it takes."""
+    """A command: the function that does it, whose docstring is the help text, and the words it takes. It may return an exit code."""
 
-    run: Callable[..., None]
+    run: Callable[..., int | None]
     arguments: Sequence[Argument] = ()
     options: Sequence[Option] = ()
 

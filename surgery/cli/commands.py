@@ -84,6 +84,26 @@ def lint(recipes: list[str], param: list[str], params: str | None, json: bool) -
         _print_json(checked)
 
 
+def test(recipes: list[str], keyword: str | None, json: bool) -> int:
+    """Run the self-tests of recipes, without weights: small inputs stand in for what they load."""
+    from surgery.api import read_recipe
+    from surgery.report import result_json, result_text
+    from surgery.selftest import run_tests
+
+    results = []
+    for recipe in recipes:
+        for result in run_tests(read_recipe(recipe), keyword or ""):
+            results.append(result)
+            if not json:
+                _say(result_text(result))
+    failed = sum(not result.passed for result in results)
+    if json:
+        _print_json({"tests": [result_json(result) for result in results], "failed": failed})
+    else:
+        _say(f"{plural(len(results), 'test')}, {failed:,} failed" if results else "no tests")
+    return 1 if failed else 0
+
+
 def inspect(path: str, tree: bool, key: str | None, spec: bool, format: str | None, json: bool) -> None:
     """List the tensors of a checkpoint, as tf.train.list_variables does."""
     from surgery import formats, report
