@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from surgery.logical import LogicalPlan
     from surgery.probe import Facts
     from surgery.recipe import Recipe
+    from surgery.round_trip import WayBack
+    from surgery.steps.base import Catalog
     from surgery.table import Table
     from surgery.tasks import PhysicalPlan
     from surgery.work import Progress
@@ -224,11 +226,13 @@ def plan(
     memory: int = DEFAULT_MEMORY,
     force: bool = False,
     strict: bool = False,
+    verify_inverse: bool = False,
 ) -> Plan:
     """Plan a recipe: a path, a name of the library, a `Source`, or what `checked` gave. Reads headers only, changes nothing.
 
     `params` are typed values, `texts` values as the command line gives them. `memory` is the budget in bytes of all arrays
-    together; `force` lets every save replace what exists; `strict` makes left-over tensors an error.
+    together; `force` lets every save replace what exists; `strict` makes left-over tensors an error. With `verify_inverse` the run compares, before
+    it commits, what the inverse recipe gives back with the sources.
 
     Raises:
         RecipeError: the recipe is wrong.
@@ -245,8 +249,32 @@ def plan(
     logical = plan_logically(loaded, facts.catalog)
     if strict and logical.left_over:
         raise _left_over(logical)
+    if verify_inverse:
+        logical = _proven(logical, facts.catalog)
     physical = lower(logical, facts.places, facts.holes, jobs=jobs, memory=memory, force=force)
     return Plan(loaded, facts, logical, physical, jobs, strict)
+
+
+def way_back(logical: LogicalPlan, catalog: Catalog) -> WayBack:
+    """The inverse of a plan: the recipe that the planned one names, or else one that is worked out. Raises SurgeryError where it does not fit."""
+    from posixpath import dirname
+
+    from surgery import library
+    from surgery.round_trip import named, written
+
+    document = logical.recipe.document
+    name = document.data.get("inverse")
+    return named(logical, library.find(name, dirname(document.name))) if name else written(logical, catalog)
+
+
+def _proven(logical: LogicalPlan, catalog: Catalog) -> LogicalPlan:
+    """The plan with the comparisons that prove its inverse, and a note on what is proven. Raises PlanError where it is none."""
+    from surgery.round_trip import prove
+
+    proof = prove(logical, way_back(logical, catalog))
+    if proof.misfits:
+        raise proof.fault()
+    return logical._replace(checks=(*logical.checks, *proof.checks), notes=(*logical.notes, f"inverse: {proof}"))
 
 
 def checked(recipe: str | PathLike[str] | Source, params: Mapping[str, Any] | None = None, *, texts: Mapping[str, str] | None = None) -> Recipe:

@@ -22,6 +22,7 @@ OVERFLOW = ("error", "saturate", "inf", "wrap")
 ROUNDING = ("nearest", "floor", "ceil", "zero")
 
 _FINITE_ONLY = frozenset(DTYPES[f"float{name}"] for name in ("8_e4m3fn", "8_e4m3fnuz", "8_e4m3b11fnuz", "8_e5m2fnuz", "8_e8m0fnu", "4_e2m1fn"))
+_ONE_ZERO = frozenset(dtype for dtype in _FINITE_ONLY if dtype.name.endswith("fnuz"))
 _WITHOUT_NAN = frozenset({DTYPES["float4_e2m1fn"]})
 _POSITIVE_ONLY = frozenset({DTYPES["float8_e8m0fnu"]})
 _PIECE = 1 << 16
@@ -78,6 +79,41 @@ def _check_overflow(source: DType, target: DType, overflow: str) -> PlanError | 
         if reason
         else None
     )
+
+
+def is_lossless(source: DType, target: DType) -> bool:
+    """Whether each value of a type is one of another, so that a cast there and back changes nothing."""
+    if source == target:
+        return True
+    if not (source.computable and target.computable):
+        return False
+    if source.kind in ("bool", "int", "uint") and target.kind in ("bool", "int", "uint"):
+        (low, high), (least, most) = _span(source), _span(target)
+        return least <= low and high <= most
+    if source.kind == "float" and target.kind in ("float", "complex"):
+        return _fits(source, _part(target))
+    if source.kind == "complex" and target.kind == "complex":
+        return source.bits <= target.bits
+    return source.kind != "float" and target.kind == "float" and max(map(abs, _span(source))) <= 2 ** (_finfo(target).nmant + 1)
+
+
+def _span(dtype: DType) -> tuple[int, int]:
+    return (0, 1) if dtype.kind == "bool" else int_range(dtype)
+
+
+def _finfo(dtype: DType) -> Any:
+    import ml_dtypes
+
+    return ml_dtypes.finfo(numpy_dtype(dtype))
+
+
+def _fits(source: DType, target: DType) -> bool:
+    """Whether a float type has all the digits and exponents of another, and its infinities, NaN and zeros."""
+    one, other = _finfo(source), _finfo(target)
+    special = (source in _FINITE_ONLY or target not in _FINITE_ONLY) and target not in _WITHOUT_NAN | _POSITIVE_ONLY
+    zeros = source in _ONE_ZERO | _POSITIVE_ONLY or target not in _ONE_ZERO
+    digits = one.nmant <= other.nmant and one.max <= other.max
+    return bool(special and zeros and digits and one.smallest_subnormal >= other.smallest_subnormal)
 
 
 def cast(array: Array, dtype: DType, *, overflow: str = "error", rounding: str = "", label: str = "") -> Array:

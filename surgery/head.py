@@ -98,3 +98,14 @@ def _scalars(data: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(data, list):
         for index, value in enumerate(data):
             yield from _scalars(value, (*path, index))
+
+
+def path_params(document: Document) -> list[str]:
+    """The parameters of type string and without a default that stand nowhere but in paths."""
+    elsewhere = {name for path, text in _scalars(document.data["steps"], ()) if not _is_path(path) for name in references(text)}
+    params = document.data.get("params") or {}
+    return [name for name, schema in params.items() if schema.get("type") == "string" and "default" not in schema and name not in elsewhere]
+
+
+def _is_path(path: Path) -> bool:
+    return path[-1] in ("path", "like") or "with" in path  # which hands it to another recipe

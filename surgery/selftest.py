@@ -18,30 +18,29 @@ from surgery.cases import Case, Expectation, Result, cases_of
 from surgery.dtypes import DTYPES
 from surgery.errors import SurgeryError, listed, plural
 from surgery.files import Sources, make_folder, write_file
-from surgery.located import Document, parse
-from surgery.head import Head, head_of
+from surgery.head import Head, head_of, path_params
 from surgery.items import StepItem
+from surgery.library import Source
+from surgery.located import Document, parse
 from surgery.recipe import Recipe, load
+from surgery.round_trip import prove
 from surgery.steps.base import Step
 from surgery.steps.load import Load
 from surgery.steps.save import Save
 from surgery.steps.targets import Targets
-from surgery.template import references
+from surgery.value_checks import check_values
 
 if TYPE_CHECKING:
     from surgery.case_values import Array
 
 Tensors = Mapping[str, api.LazyTensor]
 
-_PATH_FIELDS = ("path", "like", "with")
-"""Where a parameter that names a file stands; `with` hands it to another recipe."""
-
 
 class Unfit(Exception):
     """A test that does not go with its recipe; the text says why."""
 
 
-def run_tests(source: api.Source, keyword: str = "") -> Iterator[Result]:
+def run_tests(source: Source, keyword: str = "") -> Iterator[Result]:
     """Run the tests of a recipe that have this text in their name, one after the other. Raises RecipeError where the recipe itself is wrong."""
     document = parse(source.text, source.name)
     head = head_of(document)
@@ -54,7 +53,7 @@ def run_tests(source: api.Source, keyword: str = "") -> Iterator[Result]:
 class _Trial(NamedTuple):
     """A test with the recipe that it is about."""
 
-    source: api.Source
+    source: Source
     document: Document
     head: Head
     case: Case
@@ -74,6 +73,7 @@ def _differences(trial: _Trial) -> Iterator[str]:
             if trial.case.error is not None:
                 yield f"no error, {trial.case.error} expected"
             else:
+                yield from _not_given_back(plan) if trial.case.inverse else ()
                 yield from _misfits(plan, trial.case.expect or (), {key: array for arrays in inputs for key, array in arrays.items()})
 
 
@@ -98,7 +98,7 @@ def _params(trial: _Trial, folder: str) -> dict[str, Any]:
     """The parameters of a test; those that only say paths, and are not given, mean some in the folder, with the test's files around."""
     params = {name: _own_file(value, trial.case.files, folder) for name, value in trial.case.params.items()}
     _write_files(f"{folder}/params", trial.case.files)
-    for name in _paths_only(trial.document, trial.head):
+    for name in path_params(trial.document):
         if name not in params:
             params[name] = f"{folder}/params/{name}.safetensors"
             _write_files(params[name], trial.case.files)
@@ -108,24 +108,6 @@ def _params(trial: _Trial, folder: str) -> dict[str, Any]:
 def _own_file(value: Any, files: Mapping[str, Any], folder: str) -> Any:
     """The value of a parameter, where it names one of the test's files the path of that."""
     return f"{folder}/params/{value}" if isinstance(value, str) and value in files else value
-
-
-def _paths_only(document: Document, head: Head) -> list[str]:
-    """The parameters of type string and without a default that stand nowhere but in paths."""
-    elsewhere = {name for path, text in _texts(document.data["steps"]) if path not in _PATH_FIELDS for name in references(text)}
-    return [name for name, schema in head.params.items() if schema.get("type") == "string" and "default" not in schema and name not in elsewhere]
-
-
-def _texts(data: Any, under: str = "") -> Iterator[tuple[str, str]]:
-    """Each text of a recipe's steps with the field that it stands in; below `with` that is the field."""
-    if isinstance(data, str):
-        yield under, data
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            yield from _texts(value, under if under == "with" else str(key))
-    elif isinstance(data, list):
-        for value in data:
-            yield from _texts(value, under)
 
 
 def _write_files(folder: str, files: Mapping[str, Any]) -> None:
@@ -201,6 +183,24 @@ def _misfits(plan: api.Plan, wanted: Sequence[Expectation], inputs: Mapping[str,
             return
         for tensors, expectation in zip(outputs, wanted, strict=False):
             yield from _misfit(tensors, expectation, inputs)
+
+
+def _not_given_back(plan: api.Plan) -> Iterator[str]:
+    """What of the inputs the inverse does not give back, bit by bit."""
+    try:
+        proof = prove(plan.logical, api.way_back(plan.logical, plan.facts.catalog))
+    except SurgeryError as error:
+        yield f"inverse: error[{error.code}]: {error.title}"
+        return
+    yield from (f"inverse: {misfit}" for misfit in proof.misfits)
+    yield from (f"inverse: {key} is not given back" for _, key in proof.missing)
+    yield from (f"inverse: {key} is rounded on the way" for _, key in proof.rounded)
+    with Sources() as sources:
+        for check in proof.checks:
+            try:
+                check_values(check, sources.read, api.DEFAULT_MEMORY)
+            except SurgeryError as error:
+                yield f"inverse: {error.title}"
 
 
 def _misfit(tensors: Tensors, wanted: Expectation, inputs: Mapping[str, Array]) -> Iterator[str]:

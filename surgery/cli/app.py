@@ -27,6 +27,7 @@ DRY_RUN = Option("--dry-run", "", "print the plan and stop")
 FORCE = Option("--force", "", "let every save replace what exists")
 STRICT = Option("--strict", "", "left-over tensors are an error")
 VERIFY = Option("--verify", "", "verify stored checksums even where no byte is moved")
+VERIFY_INVERSE = Option("--verify-inverse", "", "compare what the inverse gives back with the sources, before the commit")
 RESUME = Option("--resume", "", "go on from what a killed run finished; keep what this one finishes if it fails")
 DIGEST = Option("--digest", "", "put the SHA-256 of every file written into the manifest")
 JOBS = Option("--jobs", "N", "threads; default: the number of cores", read=_jobs)
@@ -37,16 +38,16 @@ COMMANDS = {
     "run": Command(
         do.run,
         [Argument("recipes", "RECIPE", "recipes, files or names, run one after the other", repeated=True)],
-        [*PARAMS, DRY_RUN, FORCE, STRICT, VERIFY, RESUME, DIGEST, JOBS, MEMORY, JSON],
+        [*PARAMS, DRY_RUN, FORCE, STRICT, VERIFY, VERIFY_INVERSE, RESUME, DIGEST, JOBS, MEMORY, JSON],
     ),
     "plan": Command(do.plan, [RECIPE], [*PARAMS, FORCE, STRICT, JOBS, MEMORY, JSON]),
     "lint": Command(do.lint, [Argument("recipes", "RECIPE", "recipes to check, files or names", repeated=True)], [*PARAMS, JSON]),
-    "lint": Command(do.lint, [Argument("recipes", "RECIPE", "recipes to check", repeated=True)], [*PARAMS, JSON]),
     "test": Command(
         do.test,
-        [Argument("recipes", "RECIPE", "recipes whose `tests:` are run", repeated=True)],
+        [Argument("recipes", "RECIPE", "recipes, files or names, whose `tests:` are run", repeated=True)],
         [Option("-k --keyword", "TEXT", "only tests with this text in their name"), JSON],
     ),
+    "invert": Command(do.invert, [RECIPE], [*PARAMS, Option("-o --out", "FILE", "write the inverse to a file"), JSON]),
     "inspect": Command(
         do.inspect,
         [Argument("path", "PATH", "a file, a TensorFlow prefix, or a folder")],

@@ -16,6 +16,7 @@ def run(
     force: bool,
     strict: bool,
     verify: bool,
+    verify_inverse: bool,
     resume: bool,
     digest: bool,
     jobs: int | None,
@@ -32,13 +33,13 @@ def run(
     for recipe in recipes:
         try:
             loaded = checked(recipe, values, texts=texts)
-            found = () if dry_run or force or verify else up_to_date(loaded, strict=strict, digest=digest)
+            found = () if dry_run or force or verify or verify_inverse else up_to_date(loaded, strict=strict, digest=digest)
             if found:
                 results.append(up_to_date_json(found))
                 if not json:
                     _say(up_to_date_text(found))
                 continue
-            plan = _planned(loaded, jobs=jobs, memory=budget, force=force, strict=strict)
+            plan = _planned(loaded, jobs=jobs, memory=budget, force=force, strict=strict, verify_inverse=verify_inverse)
             if not json:
                 _say(plan_text(plan))
             if dry_run:
@@ -86,13 +87,13 @@ def lint(recipes: list[str], param: list[str], params: str | None, json: bool) -
 
 def test(recipes: list[str], keyword: str | None, json: bool) -> int:
     """Run the self-tests of recipes, without weights: small inputs stand in for what they load."""
-    from surgery.api import read_recipe
+    from surgery.library import find
     from surgery.report import result_json, result_text
     from surgery.selftest import run_tests
 
     results = []
     for recipe in recipes:
-        for result in run_tests(read_recipe(recipe), keyword or ""):
+        for result in run_tests(find(recipe), keyword or ""):
             results.append(result)
             if not json:
                 _say(result_text(result))
@@ -102,6 +103,25 @@ def test(recipes: list[str], keyword: str | None, json: bool) -> int:
     else:
         _say(f"{plural(len(results), 'test')}, {failed:,} failed" if results else "no tests")
     return 1 if failed else 0
+
+
+def invert(recipe: str, param: list[str], params: str | None, out: str | None, json: bool) -> None:
+    """Print the recipe that makes the inputs of a plan from its outputs, and tell what has no inverse."""
+    from surgery.round_trip import prove, written
+
+    planned = _plan(recipe, param, params, None, "512MiB", True, False)
+    way = written(planned.logical, planned.facts.catalog)
+    proof = prove(planned.logical, way)
+    if out is not None:
+        from surgery.files import unlink, write_file
+
+        unlink(out)
+        write_file(out, way.text.encode())
+    if json:
+        _print_json({"recipe": way.text, "lost": list(way.lost), **proof.as_json()})
+    elif out is None:
+        sys.stdout.write(way.text)
+    print(f"note: {proof}", file=sys.stderr)
 
 
 def inspect(path: str, tree: bool, key: str | None, spec: bool, format: str | None, json: bool) -> None:
@@ -237,11 +257,13 @@ def _planned(
     memory: int | None = None,
     force: bool = False,
     strict: bool = False,
+    verify_inverse: bool = False,
 ) -> Any:
     from surgery.api import DEFAULT_MEMORY
     from surgery.api import plan as make_plan
 
-    return make_plan(recipe, params, texts=texts, jobs=jobs, memory=DEFAULT_MEMORY if memory is None else memory, force=force, strict=strict)
+    budget = DEFAULT_MEMORY if memory is None else memory
+    return make_plan(recipe, params, texts=texts, jobs=jobs, memory=budget, force=force, strict=strict, verify_inverse=verify_inverse)
 
 
 def _budget(memory: str) -> int:

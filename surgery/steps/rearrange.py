@@ -64,6 +64,12 @@ class Rearrange(Step, Selector):
         _refuse_widths(tensors, made)
         return changed(state, made)
 
+    def sizes_of(self, shape: tuple[int, ...]) -> dict[str, int]:
+        """The sizes of the axes that become one with others, for a tensor of a shape that fits."""
+        arrangement = _parsed(self.pattern)
+        sizes = arrangement.sizes(shape, self.axes) or {}
+        return {name: sizes[name][0] for group in arrangement.right if len(group) > 1 for name in group if name != _ELLIPSIS}
+
     def _refuse_ranks(self, tensors: Mapping[str, Expr], arrangement: _Arrangement) -> None:
         wrong = {key: expr for key, expr in tensors.items() if not arrangement.takes(len(expr.spec.shape))}
         if wrong:

@@ -202,6 +202,13 @@ def test_left_over(folder: Path, recipe: Callable[..., str], surgery: Callable[.
     compare("left-over", ran.err, ran.code, request)
 
 
+def test_no_inverse(folder: Path, recipe: Callable[..., str], surgery: Callable[..., Any], request: pytest.FixtureRequest) -> None:
+    recipe({"load": {"path": "m.npz"}}, {"save": {"path": "base.npz"}}, name="back.yaml")
+    steps = [{"load": {"path": "base.npz"}}, {"transpose": {"keys": "bert/w"}}, {"save": {"path": "m.npz"}}]
+    ran = surgery("run", "--verify-inverse", recipe(*steps, inverse="back.yaml"))
+    compare("no-inverse", ran.err, ran.code, request)
+
+
 def test_missing_package(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
     with pytest.raises(UnsupportedFeature) as caught:

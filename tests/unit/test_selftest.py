@@ -148,6 +148,21 @@ def test_counting_is_exact_in_every_dtype(dtype: str) -> None:
     assert found.astype("f8").tolist() == [float(number % period) for number in range(600)]
 
 
+def test_the_inverse_gives_the_inputs_back() -> None:
+    inputs = "inputs: [{m.a: {shape: [2, 2]}, m.b: {shape: [3], dtype: bfloat16}}], inverse: true"
+    exact = [LOAD, "transpose: {keys: m.a}", "cast: {dtype: float32}", "scope: {strip: m.}", SAVE]
+    assert run(exact, inputs) == []
+    assert run([LOAD, "drop: {keys: m.b}", SAVE], inputs) == ["inverse: m.b is not given back"]
+    assert run([LOAD, "cast: {keys: m.a, dtype: float16}", SAVE], inputs) == ["inverse: m.a is rounded on the way"]
+
+
+def test_a_named_inverse_that_leaves_a_square_matrix_turned_fails(work: Path) -> None:
+    (work / "back.yaml").write_text(text(["load: {path: a}", "save: {path: b.npz}"]))
+    inputs = "inputs: [{w: {shape: [2, 2]}}], inverse: true"
+    (told,) = run([LOAD, "transpose: {keys: w}", SAVE], inputs, "inverse: back.yaml\n")
+    assert told.startswith("inverse: `w` differs from ")
+
+
 def test_a_test_that_lacks_an_input_is_told() -> None:
     assert run([LOAD, SAVE], "expect: {}") == ["0 inputs for 1 load: list one for each `load`, in order"]
 
