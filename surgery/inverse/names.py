@@ -81,7 +81,10 @@ def _renames(rules: Sequence[Rule], names: Sequence[str]) -> list[str]:
     """What rules make of names."""
     found, clock = list(names), Clock.over(len(names) + 1)
     for data in rules:
-        changes, _ = RenameRule.model_validate(data).apply(list(found), _no_spec, clock)
+        rule = RenameRule.model_validate(data)
+        if next(rule.lint(()), None) is not None:
+            return []
+        changes, _ = rule.apply(list(found), _no_spec, clock)
         for at, name in changes:
             found[at] = name
     return found

@@ -79,8 +79,8 @@ def by_ending(pairs: Sequence[Pair], depth: int) -> list[Rule]:
     rules = []
     for (now, then), fronts in contexts.items():
         front = f"({'|'.join(sorted(fronts))})" if depth else ""
-        rules.append({"match": f"{front}{quoted(now)}$", "to": ("\\1" if depth else "") + literal(then)})
-        if len(fronts) > _MOST_CONTEXTS or not now:
+        rules.append({"match": f"{front}{quoted(now)}$", "to": ("\\g<1>" if then[:1].isdigit() else "\\1") * bool(depth) + literal(then)})
+        if max(len(fronts), len(contexts)) > _MOST_CONTEXTS or not now:
             return []
     return rules
 
