@@ -56,6 +56,9 @@ LAYERS = [
     "api schema",
     "selftest",
     "cli.arguments cli.progress cli.tables cli.oneliner cli.recipes",
+    "importers.draft importers.transforms",
+    "importers",
+    "cli.arguments cli.progress cli.tables cli.oneliner cli.importing",
     "cli",
     "__main__",
 ]

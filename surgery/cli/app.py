@@ -83,6 +83,16 @@ COMMANDS = {
             Argument("name", "NAME", "the recipe to show", optional=True),
         ],
         [Option("--yaml", "", "the text of the recipe alone"), JSON],
+    "import": Command(
+        do.import_,
+        [
+            Argument("kind", "KIND", "what it is: tf, t5x, csv or transformers"),
+            Argument("mapping", "FILE|MODELTYPE", "the mapping; for transformers a model type, such as mixtral"),
+        ],
+        [
+            Option("-o --output", "FILE", "write the recipe to a file; default: to stdout"),
+            Option("--direction", "WAY", "forward, as the mapping says, or reverse, back from there", default="forward"),
+        ],
     ),
     "steps": Command(do.steps, [Argument("word", "STEP", "one step with all its options", optional=True)]),
     "formats": Command(do.formats, options=[JSON]),

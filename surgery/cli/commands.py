@@ -189,6 +189,26 @@ def rename(
     _print_json(report_json(report)) if json else _say(report_text(report))
 
 
+def import_(kind: str, mapping: str, output: str | None, direction: str) -> None:
+    """Read another tool's mapping of names and tensors into a recipe."""
+    from shlex import join
+
+    from surgery.cli.importing import imported
+
+    draft, name = imported(kind, mapping, direction)
+    words = [kind, name] + (["--direction", direction] if direction != "forward" else [])
+    text = draft.text(join(["surgery", "import", *words]))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        from surgery.files import unlink, write_file
+
+        unlink(output)
+        write_file(output, text.encode())
+    for reason in draft.unexpressed:
+        print(f"note: not expressed: {reason}", file=sys.stderr)
+
+
 def steps(word: str | None) -> None:
     """List the steps, or the options of one."""
     from surgery.cli.tables import step_list, step_options
