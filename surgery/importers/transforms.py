@@ -81,11 +81,11 @@ def _mapping() -> tuple[Mapping[str, Any], str]:
         version = importlib.import_module("transformers").__version__
         conversion = importlib.import_module("transformers.conversion_mapping")
     except ImportError as fault:
-        lacks = "torch" if fault.name == "torch" else "transformers"
+        known = fault.name in ("transformers", "torch")
         raise SurgeryError(
-            f"this needs {lacks}, which is not installed" if fault.name == lacks else f"this transformers has no conversion mapping: {fault}",
+            f"this needs {fault.name}, which is not installed" if known else f"this transformers has no conversion mapping: {fault}",
             code="missing-package",
-            help=f"pip install {'torch' if lacks == 'torch' else 'transformers>=5'}",
+            help="pip install 'transformers>=5' torch",
         ) from None
     conversion.get_checkpoint_conversion_mapping(_LEGACY)  # builds them all
     return conversion._checkpoint_conversion_mapping_cache, version

@@ -42,6 +42,7 @@ NOT_RUN = {
     "python docs/make_steps.py": "writes into the repository; a test compares the page",
     "python docs/make_recipes.py": "writes into the repository; a test compares the page",
     "python docs/make_formats.py": "writes into the repository; a test compares the page",
+    "python docs/make_importing.py": "needs transformers and torch; tests compare the page",
     "python tests/end_to_end/docs_runner.py README.md docs/*.md": "writes into the repository",
     ".ci/run": "runs everything, this test too",
 }

@@ -24,7 +24,7 @@ from surgery.steps import WORDS
 DATA = Path(__file__).parent.parent / "data"
 Run = Callable[..., Any]
 Recipe = Callable[..., str]
-COMMANDS = ["run", "plan", "lint", "inspect", "explain", "rename", "steps", "formats", "schema", "demo"]
+COMMANDS = ["run", "plan", "lint", "inspect", "explain", "rename", "import", "steps", "formats", "schema", "demo"]
 LOAD = {"load": {"path": "a.npz"}}
 SAVE = {"save": {"path": "b.npz"}}
 

@@ -90,6 +90,11 @@ def test_the_page_of_recipes_is_what_they_tell_of_themselves() -> None:
     assert (REPOSITORY / "docs" / "recipes.md").read_text() == _maker("make_recipes").page(), "run `python docs/make_recipes.py`"
 
 
+def test_the_page_about_importing_begins_as_its_script_says() -> None:
+    """Its numbers are compared where transformers is installed."""
+    assert (REPOSITORY / "docs" / "importing.md").read_text().startswith(_maker("make_importing").HEAD), "run `python docs/make_importing.py`"
+
+
 def _maker(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "docs" / f"{name}.py")
     assert spec is not None

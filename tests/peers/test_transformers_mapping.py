@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from surgery.importers import transformers_mapping, transforms
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default")]  # transformers' own warnings are not our faults
 
+DOCS = Path(__file__).parents[2] / "docs"
 TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 32}
 MODELS = {
     "mixtral": TINY | {"num_local_experts": 12},
@@ -93,6 +95,20 @@ def test_nearly_all_entries_are_expressed(mapping: Mapping[str, Any]) -> None:
     for reverse in (False, True):
         drafts = [transformers_mapping.read(model_type, reverse) for model_type in mapping]
         assert sum(len(draft.unexpressed) for draft in drafts) <= 0.05 * sum(draft.rules for draft in drafts)
+
+
+def test_the_page_of_the_docs_has_the_numbers_of_its_version(mapping: Mapping[str, Any]) -> None:
+    import transformers
+
+    page = DOCS / "importing.md"
+    if f"transformers {transformers.__version__}:" not in page.read_text():
+        pytest.skip(f"the page is of another version than {transformers.__version__}")
+    spec = importlib.util.spec_from_file_location("make_importing", DOCS / "make_importing.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert page.read_text() == module.page(), "run `python docs/make_importing.py`"
 
 
 @pytest.mark.parametrize("model_type", MODELS)
