@@ -79,9 +79,11 @@ names.yaml: 3 steps, no faults
 on the hub into the model's own state dict, and writes that down in steps; `--direction reverse` is how it saves. Nothing of its mapping is part
 of this project. What is needed from `config.json`, such as the number of heads, becomes a parameter.
 
-- A mapping has entries for model types (`mixtral`) and for classes (`LlavaModel`). The recipe has those of the name that is given, and the old
-  names that transformers knows of any model. Entries for models inside of a model, and the prefix of the base model, are not in it: import those
-  by their own names.
+- A mapping has entries for model types (`mixtral`) and for classes (`LlavaModel`). By name, the recipe has the entries of that name alone, and the old
+  names that transformers knows of any model.
+- `surgery import transformers path/to/config.json` asks for the very model that the file describes (`architectures`): the recipe then has the entries
+  of models inside of it too, each for its place, and numbers from the file as defaults of the parameters.
+- On the way back prefixes that the hub has and the model has not are put on again; transformers leaves out those that it did not meet on loading.
 - transformers passes by keys that are the model's own already, and replaces the first place in a key that has the text it found; the recipe
   replaces what was found.
 - Experts are numbered from 0 without a gap, or the plan fails; transformers would shift them.

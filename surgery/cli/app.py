@@ -87,7 +87,7 @@ COMMANDS = {
         do.import_,
         [
             Argument("kind", "KIND", "what it is: tf, t5x, csv or transformers"),
-            Argument("mapping", "FILE|MODELTYPE", "the mapping; for transformers a model type, such as mixtral"),
+            Argument("mapping", "FILE|MODELTYPE", "the mapping; for transformers a model type, such as mixtral, or a config.json"),
         ],
         [
             Option("-o --output", "FILE", "write the recipe to a file; default: to stdout"),

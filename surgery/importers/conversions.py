@@ -19,21 +19,30 @@ class _Part(NamedTuple):
 
     match: str
     called: str
+    plain: str = ""
+    lead: str = ""
+    """The `\\1` for what a pattern finds in front of the name: the place of a model in a model."""
 
 
 class Conversion:
-    """Makes the steps of converters, and gathers the parameters that they need: `params`."""
+    """Makes the steps of converters, and gathers the parameters that they need: `params`, with defaults where a value is `known`."""
 
-    def __init__(self) -> None:
-        self.params: dict[str, Mapping[str, Any]] = {}
+    def __init__(self, known: Mapping[str, int]) -> None:
+        self.params: dict[str, dict[str, Any]] = {}
+        self.known = known
 
     def steps(self, transform: Transform) -> list[Step]:
         """The steps of one converter. Raises Inexpressible."""
         if any("\\" in target for target in transform.targets):
             raise Inexpressible("a converter with groups")
         steps: list[Step] = []
-        parts = [_Part(source.replace(_WILDCARD, _NUMBER), called) for source, called in zip(transform.sources, transform.called, strict=True)]
+        sources = [source.replace(_WILDCARD, _NUMBER) for source in transform.sources]
+        parts = [
+            _Part(transform.within(source), called, _plain(source), transform.lead) for source, called in zip(sources, transform.called, strict=True)
+        ]
         if len(transform.operations) == 1 and transform.operations[0].name in _ERNIE:
+            if transform.scopes:
+                raise Inexpressible("experts of two kinds inside of another model")
             return _ERNIE[transform.operations[0].name](self, transform, parts, transform.operations[0].options)
         for position, operation in enumerate(transform.operations):
             make = _OPERATIONS.get(operation.name)
@@ -47,9 +56,9 @@ class Conversion:
             raise Inexpressible("its operations do not give its targets")
         rules = (
             [
-                {"match": part.match, "to": literal_to(target), "optional": True}
+                {"match": part.match, "to": part.lead + literal_to(target), "optional": True}
                 for part, target in zip(parts, transform.targets, strict=True)
-                if part.match and _plain(part.match) != target
+                if part.match and part.plain != target
             ]
             if left
             else []
@@ -59,6 +68,7 @@ class Conversion:
     def number(self, name: str, description: str) -> str:
         """The name of a parameter that is a whole number."""
         self.params[name] = {"type": "integer", "minimum": 1, "description": description}
+        self.params[name] |= {"default": self.known[name]} if name in self.known else {}
         return name
 
 
@@ -69,14 +79,15 @@ class _Names(NamedTuple):
     targets: Sequence[str]
 
     def result(self, parts: Sequence[_Part], index: int, count: int, mark: str) -> tuple[str, _Part]:
-        """The name of a result, as a text that may have a `*`, and what goes on from there (nothing behind the last operation)."""
+        """The `to` of a result, in which `*` stands for its number, and what goes on from there (nothing behind the last operation)."""
+        lead = parts[min(index, len(parts) - 1)].lead
         if self.targets:
             if len(self.targets) != count:
                 raise Inexpressible("its operations do not give its targets")
-            return self.targets[index], _Part("", self.targets[index])
-        between = f"{_plain(parts[min(index, len(parts) - 1)].match)}:{mark}"
+            return lead + literal_to(self.targets[index]), _Part("", self.targets[index])
+        between = f"{parts[min(index, len(parts) - 1)].plain}:{mark}"
         called = self.transform.targets[index] if count == len(self.transform.targets) else parts[index].called
-        return between, _Part(literal_pattern(between), called)
+        return lead + literal_to(between), _Part(literal_pattern(between), called, between)
 
 
 _Made = tuple[list[Step], list[_Part]]
@@ -101,19 +112,16 @@ def _unstack(conversion: Conversion, operation: Operation, parts: Sequence[_Part
 def _each(word: str, axis: int, parts: Sequence[_Part], names: _Names, mark: str) -> _Made:
     """The step for each of the parts alone."""
     results = [names.result(parts, index, len(parts), mark) for index in range(len(parts))]
-    named = _numbered if word == "unstack" else literal_to
-    options = [{"match": part.match, "to": named(name), "axis": axis, "optional": True} for part, (name, _) in zip(parts, results, strict=True)]
+    options = [
+        {"match": part.match, "to": name.replace("*", "{i}"), "axis": axis, "optional": True} for part, (name, _) in zip(parts, results, strict=True)
+    ]
     return [{word: option} for option in options], [part for _, part in results]
-
-
-def _numbered(name: str) -> str:
-    return literal_to(name).replace("*", "{i}")
 
 
 def _concat(conversion: Conversion, operation: Operation, parts: Sequence[_Part], names: _Names) -> _Made:
     name, result = names.result(parts, 0, 1, "joined")
     matches = [part.match for part in parts]
-    options = {"match": matches[0] if len(matches) == 1 else matches, "to": literal_to(name), "axis": operation.options["dim"], "optional": True}
+    options = {"match": matches[0] if len(matches) == 1 else matches, "to": name, "axis": operation.options["dim"], "optional": True}
     return [{"concat": options}], [result]
 
 
@@ -123,7 +131,7 @@ def _chunk(conversion: Conversion, operation: Operation, parts: Sequence[_Part],
         return _shards(conversion, attribute, axis, part, names)
     count = len(names.transform.targets)
     results = [names.result([part] * count, index, count, str(index)) for index in range(count)]
-    to = [literal_to(name) for name, _ in results]
+    to = [name for name, _ in results]
     return [{"split": {"match": part.match, "axis": axis, "parts": count, "to": to, "optional": True}}], [part for _, part in results]
 
 
@@ -135,7 +143,7 @@ def _shards(conversion: Conversion, attribute: str, axis: int, part: _Part, name
     name, result = names.result([part], 0, 1, "")
     before = "".join(f"a{index} " for index in range(axis))
     divide = {"match": part.match, "pattern": f"{before}(n a) ... -> {before}n a ...", "axes": {"n": _value(count)}, "optional": True}
-    return [{"rearrange": divide}, {"unstack": {"match": part.match, "to": _numbered(name), "axis": axis, "optional": True}}], [result]
+    return [{"rearrange": divide}, {"unstack": {"match": part.match, "to": name.replace("*", "{i}"), "axis": axis, "optional": True}}], [result]
 
 
 def _split(conversion: Conversion, operation: Operation, parts: Sequence[_Part], names: _Names) -> _Made:
@@ -146,7 +154,7 @@ def _split(conversion: Conversion, operation: Operation, parts: Sequence[_Part],
         _value(conversion.number(f"{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}_size", f"the size of {name} along axis {axis}"))
         for name in names.transform.targets
     ]
-    to = [literal_to(name) for name, _ in results]
+    to = [name for name, _ in results]
     return [{"split": {"match": part.match, "axis": axis, "sizes": sizes, "to": to, "optional": True}}], [part for _, part in results]
 
 
@@ -214,7 +222,7 @@ def _ernie_join(conversion: Conversion, transform: Transform, parts: Sequence[_P
         rules.append({"match": part.match, "where": where, "to": Reference(f"{to}:second"), "optional": True})
     steps.append({"rename": rules})
     for target, kind in zip(transform.targets, ("", ":second"), strict=True):
-        found = [_Part(f"{part.match.removesuffix(_END)}{kind}" + ("$" if not kind else ""), part.called) for part in parts]
+        found = [_Part(f"{part.match.removesuffix(_END)}{kind}" + ("$" if not kind else ""), part.called, part.plain + kind) for part in parts]
         joined = _Names(transform._replace(targets=[target]), [target] if len(parts) == 1 else [])
         made, found = _stack(conversion, Operation("", {"dim": options["stack_dim"]}), found, joined)
         steps += made

@@ -12,25 +12,25 @@ from typing import Any
 from surgery.errors import RecipeError
 from surgery.importers.conversions import Conversion
 from surgery.importers.draft import Draft, Inexpressible, Step, literal_to
-from surgery.importers.transforms import Mapped, Transform, installed
+from surgery.importers.transforms import Mapped, Transform, installed, of_config
 from surgery.patterns import compile_pattern
 from surgery.replacement import compile_template
 
 _CONVERTER = "WeightConverter"
 
 
-def read(model_type: str, reverse: bool) -> Draft:
+def read(model: str, reverse: bool) -> Draft:
     """The recipe that turns a checkpoint as on the hub into the model's own state dict; with `reverse` the other way.
 
-    Raises as `installed` does.
+    `model` is a model type, a class, or the path of a `config.json`. Raises as `installed` and `of_config` do.
     """
-    return draft(model_type, installed(model_type, reverse), reverse)
+    return draft((of_config if model.endswith("config.json") else installed)(model, reverse), reverse)
 
 
-def draft(model_type: str, mapped: Mapped, reverse: bool) -> Draft:
+def draft(mapped: Mapped, reverse: bool) -> Draft:
     """The recipe for these entries."""
     unexpressed: list[str] = []
-    conversion = Conversion()
+    conversion = Conversion(mapped.known)
     rules, converters = [], []
     for transform in mapped.own:
         try:
@@ -44,10 +44,10 @@ def draft(model_type: str, mapped: Mapped, reverse: bool) -> Draft:
     names: list[Step] = [{"rename": rules}] if rules else []
     names += [{"name": "old names that transformers knows of any model", "rename": common}] if common else []
     steps = [*converters, *names] if reverse else [*names, *converters]
-    about = f"{model_type}: the model's own state dict as transformers {'saves' if reverse else 'loads'} it"
+    about = f"{mapped.name}: the model's own state dict as transformers {'saves' if reverse else 'loads'} it"
     about += " (names and layout of the hub)." if reverse else ", from a checkpoint as on the hub."
     note = f"Of transformers {mapped.version}; it passes by names that are the model's own already, this does not."
-    return Draft(model_type, about, steps, len(mapped.own), unexpressed, conversion.params, () if reverse else (note,))
+    return Draft(mapped.name, about, steps, len(mapped.own), unexpressed, conversion.params, () if reverse else (note,))
 
 
 def _rules(transform: Transform) -> Iterator[Mapping[str, Any]]:
@@ -55,20 +55,22 @@ def _rules(transform: Transform) -> Iterator[Mapping[str, Any]]:
     if transform.kind == "GroupWeightRename":
         pairs = list(zip(transform.sources, transform.targets, strict=True))
         for match, target in _one_at_a_time(pairs):
-            yield _rule(match, _as_to(target, r"\\(\d)"))
+            yield _rule(transform.within(match), _as_to(target, r"\\(\d)", transform.lead))
         return
     if transform.kind == "Inkling2IndexOffsetWeightRename":
         (match,), (target,) = transform.sources, transform.targets
         number = f"{{i{transform.offset:+d}}}"
-        yield _rule(match.replace("(", "(?P<i>", 1), number.join(literal_to(text) for text in target.split(r"\1")))
+        yield _rule(transform.within(match.replace("(", "(?P<i>", 1)), transform.lead + number.join(literal_to(text) for text in target.split(r"\1")))
         return
     if transform.kind not in ("WeightRenaming", "PrefixChange"):
         raise Inexpressible(f"nothing is known of what `{transform.kind}` does")
     target = transform.targets[0]
     if len(transform.sources) > 1 and r"\1" in target:
         raise Inexpressible("a group in several patterns")
-    tried = [transform.sources[index] for index in transform.tried]
-    yield _rule(tried[0] if len(tried) == 1 else f"(?:{'|'.join(tried)})", _as_to(target, r"\\(1)"))
+    if len(transform.sources) > 1 and transform.scopes:
+        raise Inexpressible("several patterns inside of another model")
+    tried = [transform.within(transform.sources[index]) for index in transform.tried]
+    yield _rule(tried[0] if len(tried) == 1 else f"(?:{'|'.join(tried)})", _as_to(target, r"\\(1)", transform.lead))
 
 
 def _rule(match: str, to: str) -> Mapping[str, Any]:
@@ -91,10 +93,10 @@ def _checked(steps: Sequence[Step]) -> Sequence[Step]:
     return steps
 
 
-def _as_to(target: str, reference: str) -> str:
-    """A target as `to`: its references, and all else as it is."""
+def _as_to(target: str, reference: str, lead: str) -> str:
+    """A target as `to`: its references, which a `lead` moves on by one, and all else as it is."""
     pieces = re.split(reference, target)
-    return "".join(f"\\{piece}" if at % 2 else literal_to(piece) for at, piece in enumerate(pieces))
+    return lead + "".join(f"\\{int(piece) + bool(lead)}" if at % 2 else literal_to(piece) for at, piece in enumerate(pieces))
 
 
 def _one_at_a_time(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

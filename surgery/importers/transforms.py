@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from surgery.errors import RecipeError, SurgeryError, near
+from surgery.importers.draft import Inexpressible, literal_pattern
 
 _BRANCH = re.compile(r"\(\?P<g(\d+)>")
 _LEGACY = "legacy"
@@ -34,6 +35,24 @@ class Transform(NamedTuple):
     called: Sequence[str] = ()
     operations: Sequence[Operation] = ()
     offset: int = 0
+    scopes: tuple[str, str] | None = None
+    """For an entry of a model in a model: the prefix of the base model and the place in that, each with its dot."""
+
+    @property
+    def lead(self) -> str:
+        """What stands first in each `to`: what `within` finds in front of the name."""
+        return r"\1" if self.scopes else ""
+
+    def within(self, source: str) -> str:
+        """The pattern for whole keys; of a model in a model it is searched behind that one's place. Raises Inexpressible."""
+        if self.scopes is None:
+            return source
+        inner = source.removeprefix("^")
+        if "^" in inner.replace("[^", "") or "(?<" in inner:
+            raise Inexpressible("its pattern looks back, which means something else inside of another model")
+        base, place = (literal_pattern(text) for text in self.scopes)
+        found = f"(?:{base})?{'' if place else '+'}{place}" if base else place
+        return f"^({found}{'' if source.startswith('^') else '.*?'}){inner}"
 
     @property
     def told(self) -> str:
@@ -43,11 +62,14 @@ class Transform(NamedTuple):
 
 
 class Mapped(NamedTuple):
-    """What transformers does for a model type: its own entries, those for every model, and the version that says so."""
+    """What transformers does for a model: its own entries, those for every model, and the version that says so."""
 
     own: Sequence[Transform]
     common: Sequence[Transform]
     version: str
+    name: str
+    known: Mapping[str, int] = {}
+    """Numbers of the configuration by the names that parameters have."""
 
 
 def installed(model_type: str, reverse: bool) -> Mapped:
@@ -62,11 +84,46 @@ def installed(model_type: str, reverse: bool) -> Mapped:
         close = near(model_type, mapping, most=3)
         help = f"did you mean {' or '.join(f'`{name}`' for name in close)}?" if close else f"it knows {len(mapping)} types, such as `mixtral`"
         raise RecipeError(f"transformers {version} converts nothing for `{model_type}`", code="bad-option", help=help)
-    own = list(mapping[model_type])
+    return _mapped(mapping[model_type], mapping[_LEGACY] if model_type != _LEGACY else (), version, model_type, {}, reverse)
+
+
+def of_config(path: str, reverse: bool) -> Mapped:
+    """The entries for the very model that a `config.json` describes, those of the models inside of it too. It is built without memory.
+
+    Raises:
+        SurgeryError: as `installed`.
+        RecipeError: transformers makes no model of it.
+    """
+    import importlib
+
+    mapping, version = _mapping()
+    transformers, torch = importlib.import_module("transformers"), importlib.import_module("torch")
+    try:
+        config = transformers.AutoConfig.from_pretrained(path.removesuffix("config.json") or ".", local_files_only=True)
+        architecture = config.architectures[0]
+        with torch.device("meta"):
+            model = getattr(transformers, architecture)(config)
+    except Exception as fault:  # of code that is not ours, for any reason
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        help = "give a config.json with `model_type` and `architectures`, or a model type"
+        raise RecipeError(f"transformers {version} makes no model of {path}: {reason}", code="bad-option", help=help) from None
+    own = importlib.import_module("transformers.conversion_mapping").get_model_conversion_mapping(model, add_legacy=False)
+    return _mapped(own, mapping[_LEGACY], version, architecture, _known(config), reverse)
+
+
+def _known(config: Any) -> dict[str, int]:
+    """The numbers that operations read in a configuration."""
+    known = {name: value for name, value in vars(config.get_text_config()).items() if type(value) is int and name != "experts"}
+    sections = {f"{name}_": getattr(config, name, None) for name in config.sub_configs} | {"": config}
+    heads = {f"{name}heads": getattr(section, "num_attention_heads", 1) for name, section in sections.items()}
+    return known | {name: value for name, value in heads.items() if type(value) is int}
+
+
+def _mapped(own: Sequence[Any], common: Sequence[Any], version: str, name: str, known: Mapping[str, int], reverse: bool) -> Mapped:
+    """The entries in their order; on the way back turned round, and without the old names of every model."""
     if reverse:
-        return Mapped([described(transform.reverse_transform()) for transform in reversed(own)], (), version)
-    common = mapping.get(_LEGACY, ()) if model_type != _LEGACY else ()
-    return Mapped([described(transform) for transform in own], [described(transform) for transform in common], version)
+        return Mapped([described(transform.reverse_transform()) for transform in reversed(own)], (), version, name, known)
+    return Mapped([described(transform) for transform in own], [described(transform) for transform in common], version, name, known)
 
 
 def model_types() -> list[str]:
@@ -103,7 +160,12 @@ def described(transform: Any) -> Transform:
         list(transform.source_patterns),
         operations,
         getattr(transform, "offset", 0),
+        _scopes(getattr(transform, "scope_prefix", None), getattr(transform, "base_model_prefix", None)),
     )
+
+
+def _scopes(place: str | None, base: str | None) -> tuple[str, str] | None:
+    return None if place is None else (f"{base}." if base else "", f"{place}." if place else "")
 
 
 def _branches(pattern: str) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import conversion_mapping as peer
 import pytest
 
 import surgery
+from surgery.errors import RecipeError
 from surgery.importers import transformers_mapping, transforms
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default")]  # transformers' own warnings are not our faults
@@ -28,6 +30,29 @@ MODELS = {
 }
 """Tiny configurations of causal or masked models that are built in a moment."""
 
+TEXT = TINY | {"model_type": "llama"}
+LAYER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 8, "patch_size": 4}
+NESTED = {
+    "LlavaForConditionalGeneration": {"text_config": TEXT, "vision_config": LAYER | {"model_type": "clip_vision_model"}, "image_token_index": 5},
+    "PaliGemmaForConditionalGeneration": {
+        "text_config": TINY | {"model_type": "gemma", "head_dim": 4},
+        "vision_config": LAYER | {"model_type": "siglip_vision_model"},
+        "image_token_index": 5,
+        "projection_dim": 16,
+    },
+    "ViTForImageClassification": LAYER,
+    "DeiTForImageClassification": LAYER,
+    "Dinov2ForImageClassification": {name: value for name, value in LAYER.items() if name != "intermediate_size"} | {"use_swiglu_ffn": True},
+    "MixtralForCausalLM": MODELS["mixtral"],
+    "Qwen2AudioForConditionalGeneration": {
+        "text_config": TINY | {"model_type": "qwen2"},
+        "audio_config": {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 24, "max_source_positions": 8},
+    },
+}
+"""Models with models inside of them, or whose entries are for one inside."""
+HUB = dict.fromkeys(["LlavaForConditionalGeneration", "PaliGemmaForConditionalGeneration"], (r"^vision_tower\.", "vision_tower.vision_model."))
+"""Names as on the hub that transformers knows and does not write for a new model."""
+
 
 @pytest.fixture(scope="module")
 def mapping(torch: Any) -> Mapping[str, Any]:
@@ -42,7 +67,9 @@ def by_recipe(model_type: str, source: Path, reverse: bool, values: Mapping[str,
     draft = transformers_mapping.read(model_type, reverse)
     recipe, target = source.with_suffix(".yaml"), source.with_name("target.safetensors")
     recipe.write_text(draft.text("surgery import"))
-    surgery.plan(recipe, params={"source": str(source), "target": str(target)} | {name: values[name] for name in draft.params}, force=True).run()
+    surgery.plan(
+        recipe, params={"source": str(source), "target": str(target)} | {name: values[name] for name in draft.params if name in values}, force=True
+    ).run()
     return load_file(target)
 
 
@@ -131,3 +158,34 @@ def test_a_saved_model_becomes_its_own_state_dict_and_goes_back(mapping: Mapping
     assert {key for key in tied if "lm_head" not in key and "decoder" not in key} == set()  # one of two tied tensors is not saved
     assert differences(own, {key: value for key, value in expected.items() if key not in tied}) == []
     assert differences(by_recipe(model_type, written(own, tmp_path / "own.safetensors"), True, {}), hub) == []
+
+
+@pytest.mark.parametrize("architecture", NESTED)
+def test_a_config_gives_the_entries_of_models_inside_too(mapping: Mapping[str, Any], torch: Any, tmp_path: Path, architecture: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file
+
+    kind = getattr(transformers, architecture)
+    model = kind(kind.config_class(**NESTED[architecture]))
+    with torch.no_grad():
+        for value in model.parameters():
+            value.uniform_()
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    hub = {re.sub(*HUB[architecture], key) if architecture in HUB else key: value for key, value in load_file(file).items()}
+    safetensors_torch = pytest.importorskip("safetensors.torch")
+    safetensors_torch.save_file(hub, file, {"format": "pt"})
+    expected = kind.from_pretrained(tmp_path).state_dict()
+    assert set(hub) - set(expected), "saved under its own names"
+    own = by_recipe(str(tmp_path / "config.json"), file, False, {})
+    assert {key for key in set(expected) - set(own) if "lm_head" not in key} == set()  # one of two tied tensors is not saved
+    assert differences(own, {key: expected[key] for key in own}) == []
+    assert differences(by_recipe(str(tmp_path / "config.json"), written(own, tmp_path / "own.safetensors"), True, {}), hub) == []
+
+
+def test_what_is_no_model_is_told(mapping: Mapping[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mixtral"}')
+    with pytest.raises(RecipeError, match="makes no model of"):
+        transforms.of_config(str(tmp_path / "config.json"), False)
+    with pytest.raises(RecipeError, match="converts nothing for `mixtrall`"):
+        transforms.installed("mixtrall", False)

@@ -203,7 +203,7 @@ def operation(kind: str, **options: Any) -> Any:
 
 
 def draft(*entries: Any, reverse: bool = False) -> Draft:
-    return transformers_mapping.draft("tiny", Mapped([described(one) for one in entries], [], "5.0.0"), reverse)
+    return transformers_mapping.draft(Mapped([described(one) for one in entries], [], "5.0.0", "tiny"), reverse)
 
 
 MERGE, CONCATENATE = operation("MergeModulelist", dim=0), operation("Concatenate", dim=1, num_shards_attribute=None)
@@ -291,9 +291,33 @@ def test_experts_of_two_kinds_in_one_list(tmp_path: Path) -> None:
     assert result["vision.gate_up"].ravel().tolist() == [20, 20, 21, 21, 30, 30, 31, 31]
 
 
+PLACED = {"scope_prefix": "vision", "base_model_prefix": "model"}
+
+
+def test_entries_of_a_model_inside_another_are_for_its_place_alone(names: Any) -> None:
+    made = draft(entry("WeightRenaming", "attn", "att", **PLACED), entry("WeightRenaming", r"^enc\.(\d+)", r"l.\1", **PLACED))
+    keys = ["model.vision.enc.1.attn.w", "vision.attn.w", "text.enc.1.attn.w", "model.vision.x.enc.1"]
+    assert names(made, keys) == dict(zip(["model.vision.l.1.att.w", "vision.att.w", "text.enc.1.attn.w", "model.vision.x.enc.1"], keys, strict=True))
+
+
+def test_the_model_of_a_prefix_is_searched_behind_it(names: Any) -> None:
+    made = draft(entry("WeightRenaming", r"^model\.x", "y", scope_prefix="", base_model_prefix="model"))
+    assert names(made, ["model.model.x", "model.x"]) == {"model.y": "model.model.x", "model.x": "model.x"}
+
+
+def test_tensors_of_a_model_inside_another_are_joined_at_its_place(tmp_path: Path) -> None:
+    made = draft(entry("WeightConverter", ["e.*.w1", "e.*.w3"], "e.gate_up", MERGE, CONCATENATE, **PLACED))
+    parts = {f"{place}.e.{i}.w{w}": np.full((1, 1), 10 * i + w) for place in ("model.vision", "text") for i in range(2) for w in (1, 3)}
+    result = arrays(made, parts, tmp_path)
+    assert result["model.vision.e.gate_up"].ravel().tolist() == [1, 3, 11, 13]
+    assert set(result) == {"model.vision.e.gate_up", *(key for key in parts if key.startswith("text"))}
+
+
 @pytest.mark.parametrize(
     "one",
     [
+        entry("WeightRenaming", "(?<!x)a", "b", **PLACED),
+        entry("WeightRenaming", ["a", "b"], "c", **PLACED),
         entry("WeightConverter", "a", "b", operation("Transpose", dim0=1, dim1=2, check_dims=True)),
         entry("WeightConverter", "a", "b", operation("Transpose", dim0=-1, dim1=0, check_dims=False)),
         entry("WeightConverter", "a", "b", operation("Dequantize")),
