@@ -135,12 +135,12 @@ class _Filling:
     def computed(self, part: _Computation, path: Path) -> int:
         for name in sorted(part.expression.names):
             value = self.values[name]
-            if not isinstance(value, int) or isinstance(value, bool):
+            if not isinstance(value, int):
                 raise _bad(
                     f"`{name}` is {_kind(value)}, and `${{{{ }}}}` computes with integers", path, part.offset, "give the parameter `type: integer`"
                 )
         try:
-            return part.expression.evaluate(self.values)
+            return int(part.expression.evaluate(self.values))  # true and false are 1 and 0
         except arithmetic.ArithmeticFault as fault:
             raise _bad(fault.message, path, part.offset + fault.offset) from None
 

@@ -153,7 +153,6 @@ def test_references_of_plain_text_are_none() -> None:
         ("x ${{ n ? 1 }}", "`?` is not part of an integer expression (names, integers, + - * // % and parentheses are)", 8),
         ("${{ n // 0 }}", "division by zero", 6),
         ("a ${{ p }}", "`p` is text, and `${{ }}` computes with integers", 5),
-        ("${{ yes }}", "`yes` is a boolean, and `${{ }}` computes with integers", 3),
         ("${{ rate }}", "`rate` is a number, and `${{ }}` computes with integers", 3),
         ("a${list}", "`list` is a list and cannot stand inside text", 1),
         ("ab${map}", "`map` is a mapping and cannot stand inside text", 2),
@@ -165,6 +164,11 @@ def test_faults_name_path_and_character(text: str, title: str, offset: int) -> N
         fill([{"rename": {"to": text}}], VALUES)
     error = caught.value
     assert (error.title, error.code, error.at, error.offset) == (title, "bad-template", (0, "rename", "to"), offset)
+
+
+def test_booleans_count_as_one_and_zero() -> None:
+    assert fill(["${{ yes }}", "${{ 1 - yes }}"], VALUES) == ([1, 0], set())
+    assert type(fill(["${{ yes }}"], VALUES)[0][0]) is int
 
 
 def test_faults_of_a_text_are_found_without_values() -> None:
