@@ -52,21 +52,21 @@ def converted(expr: Expr, dtype: DType, label: str = "") -> Expr:
     return expr if expr.spec.dtype == dtype else Cast(expr, TensorSpec(dtype, expr.spec.shape), label=label)
 
 
-def calculate(term: Term, text: str, tensors: Mapping[str, Expr], dtype: DType) -> Expr:
-    """The tensor that a formula makes of these, all of which have this dtype; `text` is what the formula was read from.
+def calculate(term: Term, text: str, values: Mapping[str, Value], dtype: DType) -> Expr:
+    """The tensor that a formula makes of tensors, all of which have this dtype, and numbers; `text` is what the formula was read from.
 
     Raises:
         FormulaFault: shapes that do not go together, an axis that is not there, a number without a value.
     """
-    return _Calculator(text, tensors, dtype).tensor(term)
+    return _Calculator(text, values, dtype).tensor(term)
 
 
 class _Calculator:
     """Works from the leaves up; one method for each kind of operation."""
 
-    def __init__(self, text: str, tensors: Mapping[str, Expr], dtype: DType) -> None:
+    def __init__(self, text: str, values: Mapping[str, Value], dtype: DType) -> None:
         self.text = text
-        self.tensors = tensors
+        self.values = values
         self.dtype = dtype
 
     def tensor(self, term: Term) -> Expr:
@@ -81,7 +81,7 @@ class _Calculator:
         if isinstance(term, Number):
             return term.value
         if isinstance(term, Name):
-            return self.tensors[term.name]
+            return self.values[term.name]
         if term.word in REDUCTIONS:
             return self.reduced(term)
         if term.word == "@":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from surgery.calculation import calculate, calculated_in, converted
+from surgery.calculation import Value, calculate, calculated_in, converted
 from surgery.casting import check
 from surgery.dtypes import DTYPES
 from surgery.errors import PlanError, RecipeError, listed, plural
@@ -15,7 +15,8 @@ from surgery.models import Field
 from surgery.steps.base import State
 from surgery.steps.groups import put_in_place
 from surgery.steps.letting import Letting
-from surgery.where import unknown_dtype
+from surgery.steps.numbers import Numbered, numbers_for
+from surgery.where import Path, unknown_dtype
 
 _MOST_NODES = 10_000
 _DEEPEST = 150
@@ -35,6 +36,7 @@ class Compute(Letting):
     example: ClassVar[str] = "{let: {w: …}, expr: w + 1, to: a}"
 
     expr: str = Field(description="the formula, such as w + 0.5 * (b @ a)")
+    numbers: dict[str, Numbered] = Field({}, description="name → a number of the formula that depends on the result")
     dtype: str | None = Field(None, description="element type of the results; else that of the first name in `let`")
 
     def lint(self) -> Iterator[RecipeError]:
@@ -44,31 +46,41 @@ class Compute(Letting):
             yield unknown_dtype(self.dtype, ("dtype",))
 
     def _lint_names(self) -> Iterator[RecipeError]:
-        """Faults of the formula and of the names that it and `let` use."""
-        for name in self.let:
+        """Faults of the formula and of the names that it, `let` and `numbers` use."""
+        places: dict[str, Path] = {name: ("numbers", name) for name in self.numbers} | {name: ("let", name) for name in self.let}
+        for name, number in self.numbers.items():
+            yield from number.lint(("numbers", name))
+            if name in self.let:
+                yield RecipeError(f"`{name}` is a tensor already", code="bad-formula", at=("numbers", name), help="give the number another name")
+        for name, at in places.items():
             if not (name.isidentifier() and name.isascii()):
-                yield RecipeError(f"`{name}` cannot be a name in a formula", code="bad-formula", at=("let", name), help="use letters, digits and _")
+                yield RecipeError(f"`{name}` cannot be a name in a formula", code="bad-formula", at=at, help="use letters, digits and _")
+        yield from self._lint_uses(places)
+
+    def _lint_uses(self, places: Mapping[str, Path]) -> Iterator[RecipeError]:
+        """Names that only the formula has, or that it lacks."""
         try:
             used = {name.name: name.span.start for name in names(parse(self.expr))}
         except FormulaFault as fault:
             yield RecipeError(fault.message, code="bad-formula", at=("expr",), offset=fault.offset, help=fault.help)
             return
         for name, offset in used.items():
-            if name not in self.let:
+            if name not in places:
                 help = f"it has {listed(list(self.let))}"
                 yield RecipeError(f"`let` has no `{name}`", code="bad-formula", at=("expr",), offset=offset, help=help)
-        for name in self.let:
+        for name, at in places.items():
             if name not in used:
-                yield RecipeError(f"`expr` does not use `{name}`", code="bad-formula", at=("let", name), help="take it out; `drop` its tensors")
+                help = "take it out; `drop` its tensors" if name in self.let else "take it out"
+                yield RecipeError(f"`expr` does not use `{name}`", code="bad-formula", at=at, help=help)
 
     def rewrite(self, state: State) -> State:
         groups, faults = self.tensors(state)
         state = state._replace(faults=(*state.faults, *faults))
         results: dict[str, list[tuple[str, Expr]]] = {key: [] for keys in groups.values() for key in keys.values()}
-        formula, misfits = parse(self.expr), dict[str, PlanError]()
+        formula, misfits, numbers = parse(self.expr), dict[str, PlanError](), numbers_for(self.numbers, groups)
         for name, keys in groups.items():
             try:
-                made = self._made(formula, name, {each: state.table[key].expr for each, key in keys.items()})
+                made = self._made(formula, name, {each: state.table[key].expr for each, key in keys.items()}, numbers[name])
             except PlanError as fault:
                 fault.notes = (*fault.notes, listed([f"{each}: {key} ({state.table[key].expr.spec})" for each, key in keys.items()]))
                 misfits[name] = fault
@@ -76,7 +88,7 @@ class Compute(Letting):
                 results[next(iter(keys.values()))].append((name, made))
         return put_in_place(_refused(state, misfits), results, keep_inputs=self.keep_inputs)
 
-    def _made(self, formula: Term, name: str, tensors: Mapping[str, Expr]) -> Expr:
+    def _made(self, formula: Term, name: str, tensors: Mapping[str, Expr], numbers: Mapping[str, float]) -> Expr:
         """The tensor of one group. Raises PlanError for types that cannot be calculated with, and shapes that do not go together."""
         unfit = [f"{each} ({expr.spec})" for each, expr in tensors.items() if not expr.spec.dtype.computable or expr.spec.dtype.kind == "complex"]
         if unfit:
@@ -89,7 +101,8 @@ class Compute(Letting):
             lossy.at, lossy.help = ("dtype",) if self.dtype else (), "set `dtype` to a float type; `cast` can make another of it"
             raise lossy
         try:
-            made = calculate(formula, self.expr, {each: converted(expr, dtype) for each, expr in tensors.items()}, dtype)
+            values: dict[str, Value] = {**{each: converted(expr, dtype) for each, expr in tensors.items()}, **numbers}
+            made = calculate(formula, self.expr, values, dtype)
         except FormulaFault as fault:
             raise PlanError(fault.message, code="unfit-tensors", at=("expr",), offset=fault.offset, help=fault.help) from None
         return _within_limits(converted(made, target, name))

@@ -1,6 +1,6 @@
 """Adapters merged by PEFT itself: `python make_adapters.py` writes a folder for each, with source/, base/ and expected.safetensors.
 
-Needs torch, transformers, peft and safetensors; the versions that made the files are in README.md.
+Made with torch 2.13.0, transformers 5.23.0 and peft 0.21.2. One alpha, rank or kind of layer for each thing that `lora/merge` knows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -31,7 +31,9 @@ class Net(nn.Module):
 
 def llama() -> nn.Module:
     return LlamaForCausalLM(
-        LlamaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=12, attention_bias=True)
+        LlamaConfig(
+            vocab_size=16, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=12, attention_bias=True
+        )
     )
 
 
@@ -79,15 +81,9 @@ def main() -> None:
         model.save_pretrained(folder / "source")
         (folder / "source" / "README.md").unlink()
         fresh = make()
-        fresh.load_state_dict({key: value for key, value in tensors_of(folder / "base.safetensors").items()})
+        fresh.load_state_dict(load_file(folder / "base.safetensors"))
         merged = PeftModel.from_pretrained(fresh, folder / "source").merge_and_unload()
         save_file(tensors(merged), folder / "expected.safetensors")
-
-
-def tensors_of(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)
 
 
 if __name__ == "__main__":
