@@ -47,11 +47,12 @@ class Compute(Letting):
 
     def _lint_names(self) -> Iterator[RecipeError]:
         """Faults of the formula and of the names that it, `let` and `numbers` use."""
-        places: dict[str, Path] = {name: ("numbers", name) for name in self.numbers} | {name: ("let", name) for name in self.let}
+        places: dict[str, Path] = {name: ("let", name) for name in self.let}
         for name, number in self.numbers.items():
             yield from number.lint(("numbers", name))
-            if name in self.let:
+            if name in places:
                 yield RecipeError(f"`{name}` is a tensor already", code="bad-formula", at=("numbers", name), help="give the number another name")
+            places.setdefault(name, ("numbers", name))
         for name, at in places.items():
             if not (name.isidentifier() and name.isascii()):
                 yield RecipeError(f"`{name}` cannot be a name in a formula", code="bad-formula", at=at, help="use letters, digits and _")

@@ -1,0 +1,186 @@
+"""Library recipes that change what a model is made of, against the tools that first did it (tests/data/conversions), and back again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_recipes import checkpoint, counted, run, specs, values
+
+import surgery
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "conversions"
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    with surgery.open(path) as opened:
+        return {key: tensor.numpy() for key, tensor in opened.items()}
+
+
+def listed(found: Arrays) -> list[list[Any]]:
+    """Key, dtype, shape and SHA-256 of each tensor, as expected.json has them, in the order of keys."""
+    return [[key, str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()] for key, array in sorted(found.items())]
+
+
+def expected(pair: str) -> list[list[Any]]:
+    return sorted(json.loads((DATA / pair / "expected.json").read_text())["tensors"])
+
+
+def assert_same(found: Arrays, wanted: Arrays) -> None:
+    assert listed(found) == listed(wanted)
+
+
+@pytest.mark.parametrize(
+    ("pair", "there", "back", "there_params", "back_params"),
+    [
+        ("phi3_fused_to_split", "phi3/hf-to-torchtune", "phi3/torchtune-to-hf", {"heads": 4, "kv_heads": 2}, {}),
+        ("mixtral_experts_stack", "mixtral/stack-experts", "mixtral/unstack-experts", {}, {}),
+    ],
+)
+def test_a_pair_both_ways(pair: str, there: str, back: str, there_params: dict[str, int], back_params: dict[str, int], tmp_path: Path) -> None:
+    source = DATA / pair / "source" / "model.safetensors"
+    run(there, source=source, target=tmp_path / "there.safetensors", **there_params)
+    assert listed(arrays(tmp_path / "there.safetensors")) == expected(pair)
+    run(back, source=tmp_path / "there.safetensors", target=tmp_path / "back.safetensors", **back_params)
+    assert_same(arrays(tmp_path / "back.safetensors"), arrays(source))
+
+
+@pytest.mark.parametrize("name", ["compiled.pth", "dataparallel.pth", "dataparallel_of_compiled.pth.tar"])
+def test_wrappers_of_torch_are_taken_off(name: str, tmp_path: Path) -> None:
+    pair = "prefix_compile_dataparallel"
+    run("tools/strip-wrappers", source=DATA / pair / "source" / name, target=tmp_path / "plain.safetensors")
+    assert listed(arrays(tmp_path / "plain.safetensors")) == expected(pair)
+
+
+def test_a_tied_vocabulary_grows_as_in_transformers(tmp_path: Path) -> None:
+    pair = "resize_tied_gpt2_grow"
+    run("vocab/resize", source=DATA / pair / "source" / "model.safetensors", target=tmp_path / "grown.safetensors", size=53, multiple_of=32)
+    found, wanted = arrays(tmp_path / "grown.safetensors"), arrays(DATA / pair / "expected" / "model.safetensors")
+    table = found.pop("transformer.wte.weight")
+    old = wanted.pop("transformer.wte.weight")
+    del wanted["lm_head.weight"]  # the tied head, which the source does not store
+    assert_same(found, wanted)
+    assert (table[:50] == old[:50]).all()
+    assert np.abs(table[50:] - old[:50].mean(axis=0)).max() < 1e-4
+    assert table.shape == old.shape
+
+
+def merged(case: Path, base: Path, adapter: Path, target: Path) -> Arrays:
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    options = {"alpha": "lora_alpha", "alpha_pattern": "alpha_pattern", "rslora": "use_rslora", "fan_in_fan_out": "fan_in_fan_out"}
+    run("lora/merge", source=adapter, base=base, target=target, **{name: config[field] for name, field in options.items()})
+    return arrays(target)
+
+
+@pytest.mark.parametrize(
+    ("case", "changed"),
+    [("rslora", 4), ("saved_modules", 5), ("alpha_pattern", 6), ("dora", 4), ("fan_in_fan_out", 2), ("other_layers", 4)],
+)
+def test_adapters_are_merged_as_peft_does(case: str, changed: int, tmp_path: Path) -> None:
+    folder = DATA / f"peft_{case}"
+    found = merged(folder, folder / "base.safetensors", folder / "source", tmp_path / "merged.safetensors")
+    wanted, before = arrays(folder / "expected.safetensors"), arrays(folder / "base.safetensors")
+    assert {key: array.shape for key, array in found.items()} == {key: array.shape for key, array in wanted.items()}
+    assert max(float(np.abs(found[key] - wanted[key]).max()) for key in wanted) <= 2e-6
+    assert sum((found[key] != before[key]).any() for key in before) == changed
+
+
+def test_an_adapter_of_llama_is_merged_as_peft_does(tmp_path: Path) -> None:
+    folder = DATA / "lora_llama_merge"
+    found = merged(folder, folder / "source" / "base", folder / "source" / "adapter", tmp_path / "merged.safetensors")
+    wanted = arrays(folder / "expected" / "model.safetensors")
+    targets = {key for key in wanted if key.endswith(("q_proj.weight", "v_proj.weight", "down_proj.weight"))}
+    assert_same({key: found[key] for key in found if key not in targets}, {key: wanted[key] for key in wanted if key not in targets})
+    assert max(float(np.abs(found[key] - wanted[key]).max()) for key in targets) <= 2e-6
+
+
+@pytest.mark.parametrize(
+    ("case", "recipe", "params"),
+    [
+        ("gpt_neox", "gpt-neox/{}-qkv", {"heads": 4}),
+        ("bloom", "bloom/{}-qkv", {"heads": 4}),
+        ("falcon_per_head", "falcon/{}-qkv", {"heads": 4, "kv_heads": 4, "new_decoder_architecture": False, "multi_query": False}),
+        ("falcon_multi_query", "falcon/{}-qkv", {"heads": 4, "kv_heads": 4, "new_decoder_architecture": False, "multi_query": True}),
+        ("falcon_grouped", "falcon/{}-qkv", {"heads": 4, "kv_heads": 2, "new_decoder_architecture": True, "multi_query": True}),
+        ("megatron", "megatron/{}-qkv", {"heads": 4, "groups": 4, "fused": "query_key_value", "q": "q_proj", "k": "k_proj", "v": "v_proj"}),
+        ("falcon_grouped", "qkv/{}-grouped", {"heads": 4, "kv_heads": 2}),
+    ],
+)
+def test_fused_projections_are_split_as_the_models_do_and_fused_again(case: str, recipe: str, params: dict[str, Any], tmp_path: Path) -> None:
+    stored = np.load(DATA / "attention.npz")
+    fused = {"h.11.attn.query_key_value.weight": stored[f"{case}/fused"], "h.11.attn.query_key_value.bias": stored[f"{case}/fused_bias"]}
+    source = checkpoint(tmp_path / "fused.safetensors", fused, "safetensors")
+    run(recipe.format("split"), source=source, target=tmp_path / "split.safetensors", **params)
+    wanted = {
+        f"h.11.attn.{letter}_proj.{kind}": stored[f"{case}/{letter}{tail}"] for letter in "qkv" for kind, tail in (("weight", ""), ("bias", "_bias"))
+    }
+    assert_same(arrays(tmp_path / "split.safetensors"), wanted)
+    run(recipe.format("fuse"), source=tmp_path / "split.safetensors", target=tmp_path / "again.safetensors", **params)
+    assert_same(arrays(tmp_path / "again.safetensors"), fused)
+
+
+def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "fused.safetensors", {"h.0.query_key_value.weight": counted(110, 2)}, "safetensors")
+    with pytest.raises(surgery.PlanError) as caught:
+        run("qkv/split-grouped", source=source, target=tmp_path / "split.safetensors", heads=7, kv_heads=2)
+    assert caught.value.code == "indivisible"
+
+
+@pytest.mark.parametrize("stored", ["shared.weight", "lm_head.weight"])
+def test_four_way_ties_are_dropped_and_restored(stored: str, tmp_path: Path) -> None:
+    keys = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"]
+    source = checkpoint(tmp_path / "one.safetensors", {stored: counted(3, 2), "norm": counted(2)}, "safetensors")
+    run("tied/duplicate", source=source, target=tmp_path / "four.safetensors", keys=keys)
+    assert specs(tmp_path / "four.safetensors") == {**dict.fromkeys(keys, "f32[3,2]"), "norm": "f32[2]"}
+    run("tied/drop", source=tmp_path / "four.safetensors", target=tmp_path / "back.safetensors", keys=[stored, *keys])
+    assert_same(arrays(tmp_path / "back.safetensors"), arrays(source))
+
+
+def test_a_tie_whose_values_differ_is_refused(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "two.safetensors", {"model.embed_tokens.weight": counted(2), "lm_head.weight": counted(2, start=1)}, "safetensors")
+    with pytest.raises(surgery.SurgeryError, match="lm_head"):
+        run("tied/drop", source=source, target=tmp_path / "one.safetensors")
+    assert not (tmp_path / "one.safetensors").exists()
+
+
+def test_a_missing_expert_is_named(tmp_path: Path) -> None:
+    weights = {f"l.0.mlp.experts.{expert}.{name}_proj.weight": counted(2, 2) for expert in (0, 1, 2) for name in ("gate", "up", "down")}
+    del weights["l.0.mlp.experts.1.down_proj.weight"]
+    source = checkpoint(tmp_path / "moe.safetensors", weights, "safetensors")
+    with pytest.raises(surgery.PlanError, match=r"experts\.1\.down_proj"):
+        run("qwen-moe/stack-experts", source=source, target=tmp_path / "stacked.safetensors")
+
+
+def test_twelve_experts_are_stacked_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    weights = {f"l.0.mlp.experts.{expert}.{name}_proj.weight": counted(1, 1, start=expert) for expert in range(12) for name in ("gate", "up", "down")}
+    source = checkpoint(tmp_path / "moe.safetensors", weights, "safetensors")
+    run("qwen-moe/stack-experts", source=source, target=tmp_path / "stacked.safetensors")
+    assert values(tmp_path / "stacked.safetensors", "l.0.mlp.experts.down_proj") == [[[expert]] for expert in range(12)]
+    run("qwen-moe/unstack-experts", source=tmp_path / "stacked.safetensors", target=tmp_path / "back.safetensors")
+    assert_same(arrays(tmp_path / "back.safetensors"), arrays(source))
+
+
+def test_a_difference_applied_to_its_base_is_the_model(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base.safetensors", {"w": counted(3), "n": counted(2, dtype="int64")}, "safetensors")
+    tuned = checkpoint(tmp_path / "tuned.safetensors", {"w": counted(3, start=7), "n": counted(2, dtype="int64")}, "safetensors")
+    run("merge/subtract", source=tuned, base=base, target=tmp_path / "difference.safetensors")
+    assert values(tmp_path / "difference.safetensors", "w") == [7, 7, 7]
+    run("merge/add", source=base, difference=tmp_path / "difference.safetensors", target=tmp_path / "again.safetensors")
+    assert_same(arrays(tmp_path / "again.safetensors"), arrays(tuned))
+
+
+def test_the_mean_of_three_checkpoints(tmp_path: Path) -> None:
+    for number in range(3):
+        checkpoint(
+            tmp_path / f"run-{number}.safetensors",
+            {"w": counted(2, start=3 * number), "steps": counted(1, start=number, dtype="int64")},
+            "safetensors",
+        )
+    run("merge/average", source=tmp_path / "run-*.safetensors", target=tmp_path / "mean.safetensors")
+    assert (values(tmp_path / "mean.safetensors", "w"), values(tmp_path / "mean.safetensors", "steps")) == ([3, 4], [0])
