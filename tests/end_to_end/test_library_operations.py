@@ -37,17 +37,17 @@ def assert_same(found: Arrays, wanted: Arrays) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "there", "back", "there_params", "back_params"),
+    ("pair", "there", "back"),
     [
-        ("phi3_fused_to_split", "phi3/hf-to-torchtune", "phi3/torchtune-to-hf", {"heads": 4, "kv_heads": 2}, {}),
-        ("mixtral_experts_stack", "mixtral/stack-experts", "mixtral/unstack-experts", {}, {}),
+        ("phi3_fused_to_split", "phi3/hf-to-torchtune", "phi3/torchtune-to-hf"),
+        ("mixtral_experts_stack", "mixtral/stack-experts", "mixtral/unstack-experts"),
     ],
 )
-def test_a_pair_both_ways(pair: str, there: str, back: str, there_params: dict[str, int], back_params: dict[str, int], tmp_path: Path) -> None:
+def test_a_pair_both_ways(pair: str, there: str, back: str, tmp_path: Path) -> None:
     source = DATA / pair / "source" / "model.safetensors"
-    run(there, source=source, target=tmp_path / "there.safetensors", **there_params)
+    run(there, source=source, target=tmp_path / "there.safetensors")
     assert listed(arrays(tmp_path / "there.safetensors")) == expected(pair)
-    run(back, source=tmp_path / "there.safetensors", target=tmp_path / "back.safetensors", **back_params)
+    run(back, source=tmp_path / "there.safetensors", target=tmp_path / "back.safetensors")
     assert_same(arrays(tmp_path / "back.safetensors"), arrays(source))
 
 
@@ -71,21 +71,14 @@ def test_a_tied_vocabulary_grows_as_in_transformers(tmp_path: Path) -> None:
     assert table.shape == old.shape
 
 
-def merged(case: Path, base: Path, adapter: Path, target: Path) -> Arrays:
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    options = {"alpha": "lora_alpha", "alpha_pattern": "alpha_pattern", "rslora": "use_rslora", "fan_in_fan_out": "fan_in_fan_out"}
-    run("lora/merge", source=adapter, base=base, target=target, **{name: config[field] for name, field in options.items()})
-    return arrays(target)
-
-
 @pytest.mark.parametrize(
     ("case", "changed"),
     [("rslora", 4), ("saved_modules", 5), ("alpha_pattern", 6), ("dora", 4), ("fan_in_fan_out", 2), ("other_layers", 4)],
 )
 def test_adapters_are_merged_as_peft_does(case: str, changed: int, tmp_path: Path) -> None:
     folder = DATA / f"peft_{case}"
-    found = merged(folder, folder / "base.safetensors", folder / "source", tmp_path / "merged.safetensors")
-    wanted, before = arrays(folder / "expected.safetensors"), arrays(folder / "base.safetensors")
+    run("lora/merge", source=folder / "source", base=folder / "base.safetensors", target=tmp_path / "merged.safetensors")
+    found, wanted, before = (arrays(path) for path in (tmp_path / "merged.safetensors", folder / "expected.safetensors", folder / "base.safetensors"))
     assert {key: array.shape for key, array in found.items()} == {key: array.shape for key, array in wanted.items()}
     assert max(float(np.abs(found[key] - wanted[key]).max()) for key in wanted) <= 2e-6
     assert sum((found[key] != before[key]).any() for key in before) == changed
@@ -93,11 +86,25 @@ def test_adapters_are_merged_as_peft_does(case: str, changed: int, tmp_path: Pat
 
 def test_an_adapter_of_llama_is_merged_as_peft_does(tmp_path: Path) -> None:
     folder = DATA / "lora_llama_merge"
-    found = merged(folder, folder / "source" / "base", folder / "source" / "adapter", tmp_path / "merged.safetensors")
-    wanted = arrays(folder / "expected" / "model.safetensors")
+    run("lora/merge", source=folder / "source" / "adapter", base=folder / "source" / "base", target=tmp_path / "merged.safetensors")
+    found, wanted = arrays(tmp_path / "merged.safetensors"), arrays(folder / "expected" / "model.safetensors")
     targets = {key for key in wanted if key.endswith(("q_proj.weight", "v_proj.weight", "down_proj.weight"))}
     assert_same({key: found[key] for key in found if key not in targets}, {key: wanted[key] for key in wanted if key not in targets})
     assert max(float(np.abs(found[key] - wanted[key]).max()) for key in targets) <= 2e-6
+
+
+@pytest.mark.parametrize(("recipe", "name"), [("fold/weight-norm", "weight_norm"), ("fold/batch-norm", "batch_norm")])
+def test_norms_are_folded_as_torch_does(recipe: str, name: str, tmp_path: Path) -> None:
+    run(recipe, source=DATA / "torch_layers" / f"{name}.safetensors", target=tmp_path / "folded.safetensors")
+    found, wanted = arrays(tmp_path / "folded.safetensors"), arrays(DATA / "torch_layers" / f"{name}_folded.safetensors")
+    assert {key: array.shape for key, array in found.items()} == {key: array.shape for key, array in wanted.items()}
+    assert max(float(np.abs(found[key] - wanted[key]).max()) for key in wanted) <= 2e-6
+
+
+@pytest.mark.parametrize(("recipe", "name"), [("torch/strip-optimizer", "trained"), ("torch/ema-pick", "averaged")])
+def test_the_model_of_a_trainers_checkpoint(recipe: str, name: str, tmp_path: Path) -> None:
+    run(recipe, source=DATA / "torch_layers" / "trainer.pth.tar", target=tmp_path / "model.safetensors")
+    assert_same(arrays(tmp_path / "model.safetensors"), arrays(DATA / "torch_layers" / f"{name}.safetensors"))
 
 
 @pytest.mark.parametrize(
