@@ -132,6 +132,15 @@ def test_fused_projections_are_split_as_the_models_do_and_fused_again(case: str,
     assert_same(arrays(tmp_path / "again.safetensors"), fused)
 
 
+def test_an_object_graph_loses_what_training_needs(tmp_path: Path) -> None:
+    run("tf/strip-optimizer-object", source=DATA.parent / "tf" / "object_slots", target=tmp_path / "weights")
+    assert specs(tmp_path / "weights") == {
+        "_CHECKPOINTABLE_OBJECT_GRAPH": "str[]",
+        "net_b/.ATTRIBUTES/VARIABLE_VALUE": "f32[2]",
+        "net_w/.ATTRIBUTES/VARIABLE_VALUE": "f32[3,2]",
+    }
+
+
 def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "fused.safetensors", {"h.0.query_key_value.weight": counted(110, 2)}, "safetensors")
     with pytest.raises(surgery.PlanError) as caught:
