@@ -13,6 +13,7 @@ import pytest
 from test_recipes import checkpoint, counted, run, specs, values
 
 import surgery
+from surgery.api import Source
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "conversions"
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -139,6 +140,22 @@ def test_an_object_graph_loses_what_training_needs(tmp_path: Path) -> None:
         "net_b/.ATTRIBUTES/VARIABLE_VALUE": "f32[2]",
         "net_w/.ATTRIBUTES/VARIABLE_VALUE": "f32[3,2]",
     }
+
+
+def test_float8_in_blocks_with_ragged_edges_is_dequantised(tmp_path: Path) -> None:
+    weight = 2.0 ** (np.arange(130 * 129).reshape(130, 129) % 5) * np.where(np.arange(129) % 2, 1, -1)
+    scales = np.array([[0.5, 3], [7, 0.25]], dtype="float32")
+    plain = {"l.0.q.weight": weight.astype("float32"), "l.0.q.weight_scale_inv": scales, "norm.weight": counted(3)}
+    steps = [
+        {"load": {"path": str(checkpoint(tmp_path / "plain.safetensors", plain, "safetensors"))}},
+        {"cast": {"keys": "l.0.q.weight", "dtype": "float8_e4m3fn"}},
+        {"save": {"path": str(tmp_path / "small.safetensors")}},
+    ]
+    surgery.plan(Source(json.dumps({"surgery": 1, "steps": steps}), "made-by-test")).run()
+    run("deepseek/dequantize", source=tmp_path / "small.safetensors", target=tmp_path / "wide.safetensors", dtype="float32")
+    found = arrays(tmp_path / "wide.safetensors")
+    assert sorted(found) == ["l.0.q.weight", "norm.weight"]
+    assert (found["l.0.q.weight"] == weight * scales.repeat(128, 0).repeat(128, 1)[:130, :129]).all()
 
 
 def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:

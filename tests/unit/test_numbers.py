@@ -8,19 +8,10 @@ from surgery.steps.numbers import Numbered, numbers_for
 ALPHA = Numbered.model_validate({"cases": {r"layers\.1\.q": 5, "q": 8, "k|v": 2.5}, "else": 3})
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("layers.1.q", 5),
-        ("model/layers.1.q", 5),
-        ("layers.11.q", 8),
-        ("mylayers.1.q", 8),
-        ("q", 8),
-        ("layers.1.k", 2.5),
-        ("layers.1.qk", 3),
-        ("k.out", 3),
-    ],
-)
+FITTING = {"layers.1.q": 5, "model/layers.1.q": 5, "layers.11.q": 8, "mylayers.1.q": 8, "q": 8, "layers.1.k": 2.5, "layers.1.qk": 3, "k.out": 3}
+
+
+@pytest.mark.parametrize(("name", "number"), FITTING.items())
 def test_the_first_case_that_fits_whole_parts_at_the_end_counts(name: str, number: float) -> None:
     assert numbers_for({"alpha": ALPHA}, {name: None}) == {name: {"alpha": number}}
 
