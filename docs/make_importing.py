@@ -79,8 +79,8 @@ names.yaml: 3 steps, no faults
 on the hub into the model's own state dict, and writes that down in steps; `--direction reverse` is how it saves. Nothing of its mapping is part
 of this project. What is needed from `config.json`, such as the number of heads, becomes a parameter.
 
-- A mapping has entries for model types (`mixtral`) and for classes (`LlavaModel`). By name, the recipe has the entries of that name alone, and the old
-  names that transformers knows of any model.
+- A mapping has entries for model types (`mixtral`) and for classes (`LlavaModel`). By name, the recipe has the entries of that name alone, and the
+  old names that transformers knows of any model.
 - `surgery import transformers path/to/config.json` asks for the very model that the file describes (`architectures`): the recipe then has the entries
   of models inside of it too, each for its place, and numbers from the file as defaults of the parameters.
 - On the way back prefixes that the hub has and the model has not are put on again; transformers leaves out those that it did not meet on loading.

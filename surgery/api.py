@@ -277,7 +277,13 @@ def _proven(logical: LogicalPlan, catalog: Catalog) -> LogicalPlan:
     return logical._replace(checks=(*logical.checks, *proof.checks), notes=(*logical.notes, f"inverse: {proof}"))
 
 
-def checked(recipe: str | PathLike[str] | Source, params: Mapping[str, Any] | None = None, *, texts: Mapping[str, str] | None = None) -> Recipe:
+def checked(
+    recipe: str | PathLike[str] | Source,
+    params: Mapping[str, Any] | None = None,
+    *,
+    texts: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] = environ,
+) -> Recipe:
     """A recipe with the values of its parameters, checked as far as that can be without a checkpoint.
 
     Raises:
@@ -295,7 +301,7 @@ def checked(recipe: str | PathLike[str] | Source, params: Mapping[str, Any] | No
 
     source = recipe if isinstance(recipe, Source) else find(fspath(recipe))
     disk = Witness(LocalDisk())
-    loaded = load(source.text, source.name, params, texts=texts, environment=environ, storage=Storage(disk, metadata))
+    loaded = load(source.text, source.name, params, texts=texts, environment=environment, storage=Storage(disk, metadata))
     return loaded._replace(evidence=disk.evidence)
 
 

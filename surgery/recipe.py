@@ -21,6 +21,7 @@ from surgery.located import Document, parse
 from surgery.manifest import Evidence
 from surgery.model_faults import place
 from surgery.parameters import about, resolve
+from surgery.steps.load import Load
 from surgery.steps.use import Use
 from surgery.template import fill, references
 
@@ -66,8 +67,8 @@ def load(
     """Read a recipe.
 
     `params` are typed values; `texts` are those of the command line, which become numbers or lists where the schema wants it.
-    `find` gives the texts of the recipes that it uses. With `lint_only`, parameters may lack values: what depends on them is then not checked. So do those that stand in
-    other files where no `storage` is given.
+    `find` gives the texts of the recipes that it uses. With `lint_only`, parameters may lack values: what depends on them is then not
+    checked. So do those that stand in other files where no `storage` is given.
 
     Raises:
         RecipeError: every fault that needs no checkpoint, together (`others`).

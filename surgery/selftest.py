@@ -86,7 +86,7 @@ def _unexpected(error: SurgeryError, wanted: str | None) -> Iterator[str]:
 def _recipe(trial: _Trial, folder: str, inputs: Sequence[Mapping[str, Array]]) -> Recipe:
     """The recipe of a test, with paths below the folder, and its inputs written there."""
     params = _params(trial, folder)
-    recipe = load(trial.source.text, trial.source.name, params, environment=dict.fromkeys(trial.head.env, ""))
+    recipe = api.checked(trial.source, params, environment=dict.fromkeys(trial.head.env, ""))
     dtypes = [{key: DTYPES[tensor.dtype] for key, tensor in tensors.items()} for tensors in trial.case.inputs]
     contents = [encoded(arrays, names) for arrays, names in zip(inputs, dtypes, strict=True)]
     moved = dict(_loads(recipe.steps, contents, trial.case.files, folder))

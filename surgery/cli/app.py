@@ -83,6 +83,7 @@ COMMANDS = {
             Argument("name", "NAME", "the recipe to show", optional=True),
         ],
         [Option("--yaml", "", "the text of the recipe alone"), JSON],
+    ),
     "import": Command(
         do.import_,
         [
