@@ -58,7 +58,7 @@ LAYERS = [
     "cli.arguments cli.progress cli.tables cli.oneliner cli.recipes",
     "importers.draft importers.transforms",
     "importers",
-    "cli.arguments cli.progress cli.tables cli.oneliner cli.importing",
+    "cli.arguments cli.progress cli.tables cli.oneliner cli.recipes cli.importing",
     "cli",
     "__main__",
 ]
