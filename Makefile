@@ -56,7 +56,7 @@ $(PEERS)/.installed: pyproject.toml
 
 # What these two bring is only compared with: where they cannot be had, tests and rows of `bench` are skipped and say so.
 $(PEERS)/.torch: $(PEERS)/.installed
-	-$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	-$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0
 	touch $@
 
 $(MERGEKIT)/.installed:
