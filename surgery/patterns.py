@@ -30,8 +30,8 @@ class Clock:
 
     __slots__ = ("_deadline", "_ticks")
 
-    def __init__(self, seconds: float = SECONDS_PER_STEP) -> None:
-        self._deadline = monotonic() + seconds
+    def __init__(self, seconds: float | None = None) -> None:
+        self._deadline = monotonic() + (SECONDS_PER_STEP if seconds is None else seconds)
         self._ticks = 0
 
     @classmethod

@@ -171,7 +171,7 @@ def folder(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     data = bytearray(Path("flipped.data-00000-of-00001").read_bytes())
     data[-1] ^= 1
     Path("flipped.data-00000-of-00001").write_bytes(data)
-    monkeypatch.setattr(patterns.Clock.__init__, "__defaults__", (0.2,))
+    monkeypatch.setattr(patterns, "SECONDS_PER_STEP", 0.2)
     Path("held/.m.npz.surgery").mkdir()
     Path("moved/.m.npz.surgery").mkdir(parents=True)
     journal = b'{"files": ["m.npz"], "remove": [], "replaces_index": [], "folder": [0, 0]}'

@@ -16,7 +16,8 @@ def test_the_first_case_that_fits_whole_parts_at_the_end_counts(name: str, numbe
     assert numbers_for({"alpha": ALPHA}, {name: None}) == {name: {"alpha": number}}
 
 
-def test_patterns_that_take_too_long_are_told_with_their_place() -> None:
+def test_patterns_that_take_too_long_are_told_with_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("surgery.patterns.SECONDS_PER_STEP", 0.2)
     slow = Numbered.model_validate({"cases": {"(a|aa)+b": 1}, "else": 2})
     with pytest.raises(PlanError) as caught:
         numbers_for({"s": slow}, {"a" * 100: None})
