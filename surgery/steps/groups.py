@@ -107,7 +107,7 @@ def _in_order(state: State, results: Mapping[str, Sequence[tuple[str, Expr]]], k
 
 
 def refuse_axis(inputs: Mapping[str, Expr], axis: int, at: Path = ("axis",)) -> None:
-    """Raise PlanError for tensors that do not have an axis."""
+    """Raise PlanError for tensors that do not have an axis, or whose quantised blocks lie along it."""
     wrong = described({key: expr for key, expr in inputs.items() if not -len(expr.spec.shape) <= axis < len(expr.spec.shape)})
     if wrong:
         raise PlanError(
@@ -116,6 +116,19 @@ def refuse_axis(inputs: Mapping[str, Expr], axis: int, at: Path = ("axis",)) -> 
             at=at,
             notes=[listed(wrong)],
             help=f"select by rank too: `where: {{ndim: {axis + 1 if axis >= 0 else -axis}}}`",
+        )
+    refuse_blocks({key: expr for key, expr in inputs.items() if axis in (-1, len(expr.spec.shape) - 1)})
+
+
+def refuse_blocks(changed_at_the_end: Mapping[str, Expr]) -> None:
+    """Raise PlanError where tensors whose last axis is to be cut, moved or made anew consist of quantised blocks, which lie along it."""
+    blocks = {key: expr for key, expr in changed_at_the_end.items() if expr.spec.dtype.block > 1}
+    if blocks:
+        raise PlanError(
+            "quantised blocks lie along the last axis, which has to stay as it is",
+            code="not-computable",
+            notes=[listed(described(blocks))],
+            help="`cast` them to float32 before",
         )
 
 

@@ -11,7 +11,7 @@ from surgery.expr import Expr, Reshape, Transpose
 from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import State, Step
-from surgery.steps.groups import changed, described
+from surgery.steps.groups import changed, described, refuse_blocks
 
 _ELLIPSIS = "…"
 """What einops calls `...`."""
@@ -60,6 +60,7 @@ class Rearrange(Step, Selector):
                 notes=[listed(described(wrong)), f"with {given}" if given else ""],
                 help="each axis has to be the product of the axes in its parentheses; correct `axes`, or select other tensors",
             )
+        refuse_blocks(tensors if arrangement.left[-1:] != arrangement.right[-1:] else {})
         made = {key: arrangement.apply(expr, sizes[key] or {}) for key, expr in tensors.items()}
         _refuse_widths(tensors, made)
         return changed(state, made)

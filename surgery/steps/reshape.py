@@ -11,7 +11,7 @@ from surgery.expr import Reshape as Node
 from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import State, Step
-from surgery.steps.groups import changed, described
+from surgery.steps.groups import changed, described, refuse_blocks
 
 
 class Reshape(Step, Selector):
@@ -40,6 +40,7 @@ class Reshape(Step, Selector):
                 notes=[listed(described(wrong))],
                 help="the product of the sizes stays the same; select other tensors, or let one size be -1",
             )
+        refuse_blocks({key: expr for key, expr in tensors.items() if (shapes[key] or ())[-1:] != expr.spec.shape[-1:]})
         return changed(state, {key: Node(expr, shapes[key] or ()) for key, expr in tensors.items()})
 
     def _filled(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from surgery.expr import Assemble, Expr, Reshape
 from surgery.models import Field
+from surgery.steps.groups import refuse_blocks
 from surgery.steps.joining import Joining, whole_elements
 from surgery.tensors import TensorSpec
 
@@ -29,6 +30,8 @@ class Stack(Joining):
         rank = len(specs[0].shape) + 1
         if not -rank <= self.axis < rank:
             raise self.unfit(name, members, f"the result has {rank} axes, and no axis {self.axis}", f"use an axis from 0 to {rank - 1}")
+        if self.axis in (-1, rank - 1):
+            refuse_blocks(members)
         axis, inner = self.axis % rank, specs[0].shape
         parts = tuple(
             (tuple(number if at == axis else 0 for at in range(rank)), Reshape(expr, (*inner[:axis], 1, *inner[axis:])))

@@ -10,6 +10,7 @@ from surgery.expr import Transpose as Node
 from surgery.models import Field
 from surgery.select import Selector, select
 from surgery.steps.base import State, Step
+from surgery.steps.groups import refuse_blocks
 from surgery.table import Entry, Trail
 from surgery.tensors import TensorSpec
 
@@ -46,10 +47,7 @@ class Transpose(Step, Selector):
         unmovable = [f"{key} ({spec})" for key, spec in specs.items() if not spec.dtype.itemsize and len(spec.shape) > 1]
         if unmovable:
             raise PlanError("tensors whose elements have no fixed width cannot be transposed", code="not-computable", notes=[listed(unmovable)])
-        blocks = [f"{key} ({spec})" for key, spec in specs.items() if spec.dtype.block > 1 and self._order(spec)[-1:] != (len(spec.shape) - 1,)]
-        if blocks:
-            help = "`cast` them to float32 before"
-            raise PlanError("quantised blocks lie along the last axis, which cannot move", code="not-computable", notes=[listed(blocks)], help=help)
+        refuse_blocks({key: state.table[key].expr for key, spec in specs.items() if self._order(spec)[-1:] != (len(spec.shape) - 1,)})
         rows = {}
         for key in chosen.keys:
             entry = state.table[key]
