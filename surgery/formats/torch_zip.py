@@ -6,6 +6,7 @@ Reads the directory and the pickle; storages are byte ranges. Knows one file at 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 
 from surgery.dtypes import DTYPES
@@ -25,6 +26,9 @@ _PROGRAM_PARTS = ("/archive_format", "serialized_exported_program.json")
 """Of the archives that torch.export.save writes, today and before 2.7."""
 _SMALL = 64
 _MOST_INFLATED_PICKLE = 64 << 20
+_MOST_VERIFIED_PICKLE = 64 << 20
+"""A pickle with more bytes has arrays in it, which are not read while tensors are listed."""
+_VERIFIED_AT_ONCE = 1 << 20
 
 
 def is_archive(file: SourceFile, read: ReadAt) -> bool:
@@ -130,7 +134,27 @@ class Archive:
         return Tape(lambda start, stop: content[start:stop], 0, len(content), held=len(content))
 
     def unpickled(self, name: str) -> object:
-        return unpickled(self.file, self.tape(name), TorchBuilder())
+        """What a member's pickle says. Raises CorruptFile where there is none, or its CRC-32 does not match."""
+        value = unpickled(self.file, self.tape(name), TorchBuilder())
+        self._verify(name)
+        return value
+
+    def _verify(self, name: str) -> None:
+        """Compare the CRC-32 of a stored pickle: a changed bit may be one of a key. Deflated ones were verified when they were read."""
+        place, member = self.place(name), self.members[name]
+        if place.crc32 is None or place.nbytes > _MOST_VERIFIED_PICKLE:
+            return
+        computed = 0
+        for start in range(place.start, place.stop, _VERIFIED_AT_ONCE):
+            computed = zlib.crc32(self.read(start, min(start + _VERIFIED_AT_ONCE, place.stop)), computed)
+        if computed != place.crc32:
+            raise zips.corrupt(
+                self.file,
+                f"has a damaged member `{member.name}`",
+                place.start,
+                place.stop,
+                f"CRC-32 stored {place.crc32:08x}, computed {computed:08x}",
+            )
 
     def places(self, folder: str) -> Callable[[Storage], Place]:
         """Where the storages of a pickle lie; each is looked up once."""

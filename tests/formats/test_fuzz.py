@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 
 from fuzz import FINDINGS, trial
 from fuzz.child import Hunt
 from fuzz.mutations import mutated
-from fuzz.targets import TARGETS, Seed, tables_sealed
+from fuzz.targets import DATA, TARGETS, Seed, archives_sealed, databases_sealed, tables_sealed
 from fuzz.trial import OtherValues, TooSlow, try_out
 from surgery.errors import CorruptFile
 from surgery.formats.tf_table import read_table
@@ -94,6 +97,26 @@ def test_damage_behind_a_checksum_is_sealed_in() -> None:
         assert "checksum" not in fault.title  # noqa: PT017
     else:
         assert found != entries(sound)
+
+
+def test_a_zip_archive_is_sealed_so_that_every_reader_agrees() -> None:
+    sound = (DATA / "torch_more" / "stored.pt").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(sound)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        content = archive.read(name)
+    damaged = sound.replace(content, content[:-2] + b"??")
+    with zipfile.ZipFile(io.BytesIO(archives_sealed(sound, damaged))) as archive:
+        assert archive.read(name) == content[:-2] + b"??"
+
+
+def test_a_database_is_sealed_so_that_its_nodes_are_parsed() -> None:
+    seed = TARGETS["ocdbt"].seeds[0]
+    sound = seed.files()[seed.damaged]
+    damaged = sound[:20] + b"?" + sound[21:]
+    assert damaged != sound
+    sealed = databases_sealed(sound, damaged)
+    assert int.from_bytes(sealed[-4:], "little") == google_crc32c.value(damaged[:-4])
+    assert databases_sealed(sound, sound) == sound
 
 
 def test_damage_is_the_same_for_the_same_seed_and_bounded() -> None:

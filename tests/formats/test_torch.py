@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -281,6 +282,20 @@ def rebuilt(*, storage: object = None, offset: object = 0, shape: object = (6,),
 )
 def test_files_that_contradict_themselves_are_refused(tmp_path: Path, stored: bytes, says: str) -> None:
     assert says in render(fault_of(tmp_path / "a.pt", stored))
+
+
+def test_a_changed_bit_in_a_key_is_noticed(tmp_path: Path) -> None:
+    assert "CRC-32 stored" in render(fault_of(tmp_path / "a.pt", zip_file({"weight": PAIR["w"]}).replace(b"weight", b"weighs", 1)))
+
+
+def test_an_archive_without_crc32s_is_read(tmp_path: Path) -> None:
+    sound = zip_file(PAIR)
+    with zipfile.ZipFile(io.BytesIO(sound)) as archive:
+        crc32s = [member.CRC.to_bytes(4, "little") for member in archive.infolist()]
+    for crc32 in crc32s:
+        sound = sound.replace(crc32, bytes(4))
+    (tmp_path / "a.pt").write_bytes(sound)
+    assert list(read(tmp_path / "a.pt").tensors) == list(PAIR)
 
 
 @pytest.mark.parametrize("function", [Named("os", "system"), Named("builtins", "eval"), Named("torch", "load"), Named("torch.hub", "load")])
