@@ -1,9 +1,9 @@
 """HDF5: groups are scopes, datasets are tensors. Serves probe (index) and physical planning (layout).
 
-Read without the HDF5 library, from byte ranges: contiguous and compact datasets as they lie, chunks (plain, deflate, shuffle, fletcher32) one by
-one, what was never written as its fill value. Both byte orders; integers, floats, bfloat16, h5py's bool and complex. Text, records and
-references are no tensors, and soft and external links are not followed: notes say so. Refused are datasets in other files or made of others.
-Keras's files have a format of their own, `keras`. Source of format facts: HDF5 File Format Specification 3.0.
+Read without the HDF5 library, from byte ranges: contiguous and compact datasets as they lie, chunks (plain, deflate, lzf, shuffle, fletcher32) one by
+one, what was never written as its fill value. Both byte orders; integers, floats, bfloat16, h5py's bool and complex. Left out, with a note, are text,
+records and references, soft and external links, datasets in other files, made of others or compressed by plug-ins. Keras's files
+have a format of their own, `keras`. Source of format facts: HDF5 File Format Specification 3.0.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
 
     Raises:
         CorruptFile: structures that contradict the format, each other or the file's size.
-        UnsupportedFeature: a tensor that cannot be read here: compressed by a plug-in, external, virtual.
+        UnsupportedFeature: no tensor can be read here: all are compressed by plug-ins, external or virtual.
     """
     file, read = disk.open(location)
     base = find(file, read)

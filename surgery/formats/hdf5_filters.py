@@ -1,4 +1,4 @@
-"""The filters of HDF5 chunks: deflate, shuffle and fletcher32, which the HDF5 library itself brings. Others are refused by name.
+"""The filters of HDF5 chunks: deflate, shuffle and fletcher32, which the HDF5 library itself brings, and h5py's lzf. Others are refused by name.
 
 Source of format facts: HDF5 File Format Specification 3.0, section IV.A.2.l, and the list of registered filters of the HDF Group.
 """
@@ -12,16 +12,17 @@ from surgery.dtypes import numpy_dtype
 from surgery.errors import CorruptFile, UnsupportedFeature
 from surgery.formats.hdf5_content import Fields
 from surgery.formats.hdf5_headers import FILTERS, Header
+from surgery.formats.lzf import decompressed
 from surgery.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
-_KNOWN = {_DEFLATE, _SHUFFLE, _FLETCHER32}
-_NAMES = {4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd"}
+_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000
+_KNOWN = {_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF}
+_NAMES = {4: "szip", 5: "nbit", 6: "scaleoffset", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd"}
 INFLATION = 1032
-"""Deflate makes at most this many bytes of one."""
+"""Deflate makes at most this many bytes of one; lzf, fewer."""
 
 
 class Filters:
@@ -44,6 +45,8 @@ class Filters:
             tail = 4 * self.filters[:number].count(_FLETCHER32)
             if self.filters[number] == _DEFLATE:
                 data = self._inflated(data, spec.nbytes + tail)
+            elif self.filters[number] == _LZF:
+                data = self._expanded(data, spec.nbytes + tail)
             elif self.filters[number] == _SHUFFLE:
                 data = _unshuffled(data, spec.dtype.itemsize)
             else:
@@ -69,6 +72,12 @@ class Filters:
         if not inflater.eof or len(content) > nbytes:
             raise self._damaged(f"it should inflate to {nbytes:,} bytes")
         return content
+
+    def _expanded(self, data: bytes, nbytes: int) -> bytes:
+        try:
+            return decompressed(data, nbytes)
+        except ValueError as fault:
+            raise self._damaged(str(fault)) from None
 
     def _verified(self, data: bytes) -> bytes:
         if len(data) < 4 or _fletcher32(data[:-4]) != tuple(part % 0xFFFF for part in (_word(data[-4:-2]), _word(data[-2:]))):

@@ -1,12 +1,14 @@
 """All of an HDF5 file as paths: datasets as expressions, attributes of groups. Serves the formats `hdf5` and `keras`.
 
-Only hard links are followed, each group once: the file alone decides what is read. What is no tensor is left out, and a note says so.
+Only hard links are followed, each group once: the file alone decides what is read. What is no tensor, or one that cannot be read here, is left
+out, and a note says so.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from surgery.errors import UnsupportedFeature
 from surgery.expr import Expr
 from surgery.formats.hdf5_attributes import attributes
 from surgery.formats.hdf5_content import Content, superblock
@@ -24,12 +26,13 @@ _NOTES_SHOWN = 20
 class Tree(NamedTuple):
     """Datasets by path in the order of the file, and attributes by path of their group ("" is the root).
 
-    `others` are the datasets that are no tensors, with the reason.
+    `others` are the datasets that are no tensors, with the reason; `refused` those that are, and cannot be read here.
     """
 
     tensors: dict[str, Expr]
     attributes: dict[str, dict[str, Value]]
     others: dict[str, str]
+    refused: dict[str, UnsupportedFeature]
     notes: tuple[str, ...]
 
 
@@ -40,10 +43,11 @@ class _Walk:
         self.content = content
         self.headers: dict[int, Header] = {}
         self.groups: dict[int, str] = {}
-        self.read: dict[int, Expr | str] = {}
+        self.read: dict[int, Expr | str | UnsupportedFeature] = {}
         self.tensors: dict[str, Expr] = {}
         self.attributes: dict[str, dict[str, Value]] = {}
         self.others: dict[str, str] = {}
+        self.refused: dict[str, UnsupportedFeature] = {}
         self.notes: list[str] = []
 
     def group(self, header: Header, path: str, depth: int) -> None:
@@ -68,13 +72,23 @@ class _Walk:
             if is_group(header):
                 self.group(header, key, depth + 1)
                 return
-            self.read[address] = read_dataset(header, key, attributes(header))
+            self.read[address] = _dataset(header, key)
         found = self.read[address]
-        if isinstance(found, str):
+        if isinstance(found, UnsupportedFeature):
+            self.refused[key] = found
+        elif isinstance(found, str):
             self.others[key] = found
             self.notes.append(f"`{key}` is left out: {found}, no tensor")
         else:
             self.tensors[key] = found
+
+
+def _dataset(header: Header, key: str) -> Expr | str | UnsupportedFeature:
+    """A tensor, why it is none, or why it cannot be read here. Raises CorruptFile."""
+    try:
+        return read_dataset(header, key, attributes(header))
+    except UnsupportedFeature as fault:
+        return fault
 
 
 def read_root(content: Content) -> Header:
@@ -87,14 +101,17 @@ def read_tree(content: Content) -> Tree:
 
     Raises:
         CorruptFile: structures that contradict the format, each other or the file's size.
-        UnsupportedFeature: a tensor that is there and cannot be read here.
+        UnsupportedFeature: there are tensors, and none of them can be read here.
     """
     walk = _Walk(content)
     walk.group(read_root(content), "", 0)
-    rest = len(walk.notes) - _NOTES_SHOWN
+    if walk.refused and not walk.tensors:
+        raise next(iter(walk.refused.values()))
+    notes = [*(f"left out: {fault.title}; {fault.help}" for fault in walk.refused.values()), *walk.notes]
+    rest = len(notes) - _NOTES_SHOWN
     more = [f"{rest:,} more are left out"] if rest > 0 else []
     still_open = [f"{content.file.path} was not closed by the program that wrote it; it may lack the last changes"] if content.is_open else []
-    return Tree(walk.tensors, walk.attributes, walk.others, (*still_open, *walk.notes[:_NOTES_SHOWN], *more))
+    return Tree(walk.tensors, walk.attributes, walk.others, walk.refused, (*still_open, *notes[:_NOTES_SHOWN], *more))
 
 
 def metadata_of(values: dict[str, Value]) -> dict[str, str]:

@@ -92,6 +92,8 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
     file, read = disk.open(location)
     content, metadata = _archived(file, read) if read(0, min(file.nbytes, 4)) == b"PK\3\4" else (_plain(file, read), {})
     tree = read_tree(content)
+    if tree.refused:  # a model that lacks weights is none
+        raise next(iter(tree.refused.values()))
     keys = _ordered(tree, content)
     for path in ("", _MODEL):
         values = {name: value for name, value in tree.attributes.get(path, {}).items() if not _LISTS.fullmatch(name)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import struct
 import time
 from contextlib import suppress
@@ -233,7 +234,6 @@ def test_user_blocks_of_any_size_are_passed_over(tmp_path: Path, size: int) -> N
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("lzf.h5", "is compressed by lzf"),
         ("external.h5", "lies in another file"),
         ("virtual.h5", "is a view of other datasets"),
     ],
@@ -243,6 +243,29 @@ def test_tensors_that_cannot_be_read_are_refused(name: str, says: str) -> None:
         hdf5.index(str(DATA / name), FolderDisk())
     assert says in render(fault.value)
     assert fault.value.help.startswith("rewrite it with h5repack")
+
+
+def test_tensors_that_cannot_be_read_are_left_out_where_others_can() -> None:
+    indexed = hdf5.index(str(DATA / "mixed.h5"), FolderDisk())
+    assert list(indexed.tensors) == ["w"]
+    assert [note.partition(" in ")[0] + " … " + note.rpartition("; ")[0].rpartition(".h5 ")[2] for note in indexed.notes] == [
+        "left out: `outside` … lies in another file",
+        "left out: `packed` … is compressed by scaleoffset",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "sha256"),  # of what h5py reads
+    [
+        ("checked", "668946bab9868b28489bb906205ee1026045c8bcd3ca62a1bdf733c65491351b"),
+        ("noise", "5eda10c12dc0096293c64324313bc2acfc12d63903de0d0a0d42e4aa4f57b5f7"),
+        ("runs", "e35bb5cd8f11e1c346b0c715e5cb370a411a8405f9f38b75d713eba96c310673"),
+        ("w", "077897d1b034053b87f9dcf857eddf68e4eab2d68a726c2865ff8800599dd95c"),
+    ],
+)
+def test_lzf_is_read_as_h5py_reads_it(key: str, sha256: str) -> None:
+    expr = hdf5.index(str(DATA / "lzf.h5"), FolderDisk()).tensors[key]
+    assert hashlib.sha256(content(expr, FolderDisk())).hexdigest() == sha256
 
 
 def test_a_damaged_chunk_is_noticed_when_it_is_read(tmp_path: Path) -> None:
@@ -311,7 +334,11 @@ def test_a_tensor_that_no_one_wrote_cannot_fill_the_memory(tmp_path: Path) -> No
     while stored[space - 8 : space - 6] != b"\1\1":
         space = stored.rindex(struct.pack("<Q", 3), 0, space)
     stored[space : space + 8] = struct.pack("<Q", 1 << 40)
-    assert isinstance(fault_of(tmp_path, bytes(stored)), UnsupportedFeature)
+    (tmp_path / "x.h5").write_bytes(stored)
+    indexed = hdf5.index(str(tmp_path / "x.h5"), FolderDisk())
+    assert "never" not in indexed.tensors
+    assert "`never`" in indexed.notes[0]
+    assert "is larger than its file could ever be" in indexed.notes[0]
 
 
 def test_a_heap_larger_than_the_file_is_not_read(tmp_path: Path) -> None:

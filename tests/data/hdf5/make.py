@@ -61,6 +61,14 @@ with h5py.File(HERE / "user_block.h5", "w", userblock_size=512) as file:
     file["w"] = MATRIX
 with h5py.File(HERE / "lzf.h5", "w") as file:
     file.create_dataset("w", data=GRID, chunks=(5, 5), compression="lzf")
+    chance = np.random.default_rng(1)
+    file.create_dataset("runs", data=np.repeat(chance.integers(0, 9, 40), 25).astype("<i2"), chunks=(500,), compression="lzf", shuffle=True)
+    file.create_dataset("noise", data=chance.integers(0, 256, 600, np.uint8), chunks=(300,), compression="lzf")
+    file.create_dataset("checked", data=np.zeros(2000, ">f4"), chunks=(2000,), compression="lzf", fletcher32=True)
+with h5py.File(HERE / "mixed.h5", "w") as file:
+    file["w"] = MATRIX
+    file.create_dataset("packed", data=GRID, chunks=(5, 5), scaleoffset=True)
+    file.create_dataset("outside", (2,), "<f4", external=[("other.bin", 0, 8)])
 with h5py.File(HERE / "late_chunks.h5", "w", libver=("v110", "v110")) as file:
     index_late(file)
 with h5py.File(HERE / "large_attributes.h5", "w", libver="latest") as file:
