@@ -114,11 +114,15 @@ def tensor_of_array(array: NumpyArray) -> Tensor | Unreadable:
     return Tensor(storage, data.dtype, 0, data.shape, strides)
 
 
+class StorageInside(Exception):
+    """A storage that is a pickle in the pickle, as Python's own `pickle.dump` leaves it (`torch.storage._load_from_bytes`)."""
+
+
 class TorchBuilder:
     """Makes tensors, storages and containers of the calls in a pickle of PyTorch."""
 
     def call(self, function: Global, arguments: tuple[object, ...], spend: Callable[[int], None]) -> object:
-        """What a call means; a `Stub` where that is not known. Raises ValueError for arguments that cannot be."""
+        """What a call means; a `Stub` where that is not known. Raises ValueError for arguments that cannot be, and StorageInside."""
         name = function.name
         if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v3"):
             return _tensor(arguments, typed=name.endswith("v3"))
@@ -136,6 +140,8 @@ class TorchBuilder:
             return encoded(arguments, spend)
         if name in ("builtins.bytes", "__builtin__.bytes", "__builtin__.str") and not arguments:
             return b""
+        if name == "torch.storage._load_from_bytes":
+            raise StorageInside
         if name.startswith("numpy."):
             return _of_numpy(name, arguments)
         return Stub(name, arguments)

@@ -11,7 +11,7 @@ from surgery.errors import CorruptFile, NotFoundError, UnsupportedFeature, liste
 from surgery.expr import Expr
 from surgery.formats.numpy_pickle import PickledBytes
 from surgery.formats.tape import PickleFault, Span, Tape
-from surgery.formats.torch_objects import Storage, Tensor, TorchBuilder
+from surgery.formats.torch_objects import Storage, StorageInside, Tensor, TorchBuilder
 from surgery.formats.torch_tree import flatten, select
 from surgery.formats.torch_views import Place, view_of
 from surgery.formats.unpickle import unpickle
@@ -81,9 +81,19 @@ def _place_in_pickle(file: SourceFile, tensor: Tensor) -> Place:
 
 
 def unpickled(file: SourceFile, tape: Tape, builder: TorchBuilder) -> object:
-    """The next pickle on a tape. Raises CorruptFile with its place where there is none."""
+    """The next pickle on a tape.
+
+    Raises:
+        CorruptFile: there is none; tells the place.
+        UnsupportedFeature: it was made by `pickle.dump`, and its storages are inside of it.
+    """
     try:
         return unpickle(tape, builder)
+    except StorageInside:
+        raise UnsupportedFeature(
+            f"{file.path} has the storages of its tensors inside of its pickle, as `pickle.dump` leaves them",
+            help="load it with pickle.load, and save what comes out with torch.save",
+        ) from None
     except PickleFault as fault:
         raise _refused(file, fault) from None
 

@@ -138,6 +138,14 @@ def test_the_pickle_of_a_checkpoint_without_its_container_is_told(tmp_path: Path
 # Objects
 
 
+def test_storages_inside_of_a_pickle_are_told(tmp_path: Path) -> None:
+    storage = Call(Named("torch.storage", "_load_from_bytes"), b"\x80\x02\x8a")  # as torch 2.13 has them in pickle.dump(state_dict)
+    told = refusal(tmp_path / "a.pkl", pickled({"w": Call(Named("torch._utils", "_rebuild_tensor_v2"), storage, 0, (1,), (1,), False, {})}))
+    assert told.startswith("error[unsupported]")
+    assert "as `pickle.dump` leaves them" in told
+    assert "torch.save" in told
+
+
 def test_buffers_that_a_module_does_not_save_are_left_out() -> None:
     assert list(read(DATA / "net.pt").tensors) == ["kept", "blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "blocks.1.bias"]
 
