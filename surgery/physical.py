@@ -161,7 +161,15 @@ def _lay_out(output: Output, logical: LogicalPlan, places: Mapping[str, Place], 
         for update in layout.updates:
             if update.name in place.texts and not update.knows(place.texts[update.name]):
                 raise not_of_its_kind(output.path, layout.folder, update.name, output.step)
-    return laid._replace(stale=stale, overwrites=bool(standing))
+    others = [name for name in formats.FOLDER_HEADS if name in place.names and name not in (*laid.names, *stale)]
+    return laid._replace(stale=stale, overwrites=bool(standing), notes=(*laid.notes, *_beside_others(laid, others)))
+
+
+def _beside_others(laid: _LaidOut, others: Sequence[str]) -> Iterator[str]:
+    """What to tell of a folder that already is a checkpoint of another kind, which this save leaves there."""
+    path = laid.output.path
+    if others and as_folder(laid.layout.folder) == as_folder(path):
+        yield f"{path}: {others[0]} in it is another checkpoint and stays; whoever is given the folder may read that one"
 
 
 def _relabelled(bundle: Bundle, output: Output, logical: LogicalPlan, places: Mapping[str, Place]) -> Layout:

@@ -41,6 +41,18 @@ _ROWS = {
 
 NAMES = tuple(_ROWS)
 
+FOLDER_HEADS = (
+    "saved_model.pb",
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    ".metadata",
+    "model.json",
+    "_METADATA",
+)
+"""Names in a folder that make it a checkpoint, the one that is read first where there are several."""
+
 
 def by_name(name: str) -> Format:
     """The module of a format. Raises KeyError for a name that is not in NAMES."""

@@ -24,8 +24,8 @@ def path_of(name: str) -> str:
     return PATHS.get(name, f"m.{name}")
 
 
-def planned(sources: Iterable[str], target: str, form: str, *steps: object) -> surgery.Plan:
-    everything = [*({"load": {"path": source}} for source in sources), *steps, {"save": {"path": target, "format": form}}]
+def planned(sources: Iterable[str], target: str, form: str, *steps: object, **options: object) -> surgery.Plan:
+    everything = [*({"load": {"path": source}} for source in sources), *steps, {"save": {"path": target, "format": form, **options}}]
     return surgery.plan(Source(json.dumps({"surgery": 1, "steps": everything}), "matrix.yaml"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -63,3 +64,20 @@ def test_tied_tensors_stay_tied_or_are_reported(tmp_path: Path, monkeypatch: pyt
     with surgery.open(path_of(target)) as saved:
         places = {(expr.extent.file.path, expr.extent.start) for key in ("tied", "tied_too") for expr in [saved[key].expr]}
     assert (len(places) == 1) != ("1 tensor tied to others in the source, stored once more" in str(plan))
+
+
+def test_a_checkpoint_of_another_kind_in_the_same_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(DATA / "safetensors/sharded", "model")
+    plan = planned([str(DATA / "torch/views.pt")], "model", "torch", {"keep": {"keys": ["tied"]}}, shard_size="1 KiB")
+    plan.run()
+    assert "model: model.safetensors.index.json in it is another checkpoint and stays" in str(plan)
+    with surgery.open("model") as read:
+        assert read.format == "safetensors"
+
+
+def test_a_checkpoint_that_is_replaced_is_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(DATA / "safetensors/sharded", "model")
+    plan = planned([str(DATA / "torch/views.pt")], "model", "safetensors", {"keep": {"keys": ["tied"]}}, shard_size="1 KiB", overwrite="replace")
+    assert "another checkpoint" not in str(plan)
