@@ -30,6 +30,7 @@ READS = frozenset(dtype.name for dtype in V2_CODES)
 
 _ARRAYS = (".zarray", "zarr.json")
 _MARKS = (".zgroup", ".zmetadata", *_ARRAYS)
+_OF_GROUPS = ("zarr.json", ".zgroup", ".zmetadata")
 _DEPTH_LIMIT = 64
 _MOST_NODES = 1 << 17
 
@@ -45,7 +46,7 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
 
     Raises:
         CorruptFile: metadata or chunks that contradict each other.
-        UnsupportedFeature: an array that cannot be read here; more than 64 levels of groups.
+        UnsupportedFeature: an array that cannot be read here; more than 64 levels of groups, or a group in itself.
     """
     walk = _Walk(FolderStore(location, disk))
     attributes = walk.node("", posixpath.basename(location) or "array")
@@ -62,6 +63,7 @@ class _Walk:
         self.files: list[SourceFile] = []
         self.others = 0
         self._store = store
+        self._above: list[tuple[int, int]] = []
         self._nodes = 0
 
     def node(self, path: str, key: str) -> dict[str, Any]:
@@ -72,10 +74,21 @@ class _Walk:
             raise UnsupportedFeature(f"{self._store.label} has {limits}", help="give the path of a group in it")
         found = find_array(self._store, path, key, NAME)
         if found is None:
-            return self._group(path)
+            self._above.append(self._identity(path))
+            attributes = self._group(path)
+            self._above.pop()
+            return attributes
         self.tensors[key] = found.expr
         self.files += found.files
         return found.attributes | self._beside(path)
+
+    def _identity(self, path: str) -> tuple[int, int]:
+        """Device and inode of a group's metadata. Raises UnsupportedFeature where a group above has the same: a link leads up again."""
+        value = next((value for mark in _OF_GROUPS if (value := self._store.find(posixpath.join(path, mark)))), None)
+        identity = (value.file.fingerprint.device, value.file.fingerprint.inode) if value else (0, 0)
+        if identity[1] and identity in self._above:
+            raise UnsupportedFeature(f"the group `{path}` in {self._store.label} is one above it once more", help="remove the link that leads there")
+        return identity
 
     def _group(self, path: str) -> dict[str, Any]:
         value = self._store.find(posixpath.join(path, "zarr.json"))
