@@ -272,6 +272,8 @@ class Reduce(Expr):
     def compute(self, region: Region, inputs: Iterable[Array]) -> Array:
         import numpy as np
 
+        if 0 in extent_of(region):
+            return np.empty(extent_of(region), numpy_dtype(self.spec.dtype))
         combine = {"max": np.maximum, "min": np.minimum}.get(self.function, np.add)
         with np.errstate(all="ignore"):
             total: Array | None = None

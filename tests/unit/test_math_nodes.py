@@ -174,3 +174,10 @@ def test_scales_are_spread_over_blocks(memory: Memory) -> None:
 )
 def test_what_float32_cannot_hold_is_calculated_in_float64(dtypes: str, wanted: str) -> None:
     assert calculated_in(DTYPES[name] for name in dtypes.split()).name == wanted
+
+
+@pytest.mark.parametrize("function", ["sum", "mean", "max", "min"])
+def test_nothing_of_a_reduction_is_nothing(function: str) -> None:
+    memory = Memory()
+    expr = Reduce(function, memory.stored(np.ones(3, np.float32)), (0,), True)
+    assert evaluate(expr, ((0, 0),), memory.read).shape == (0,)
