@@ -60,7 +60,11 @@ def target_misfit(key: str, entry: Entry, wanted: TensorSpec) -> Iterator[Misfit
     came = f"`{key}` comes from {entry.root.key} in {entry.source}" if entry.source else f"`{key}` was made by steps[{entry.root.step}]"
     if spec.shape != wanted.shape:
         transposed = len(spec.shape) == 2 and spec.shape == wanted.shape[::-1]
-        help = "`transpose` it" if transposed else "change its shape, or drop it and let `init_missing` make it"
+        help = (
+            "`transpose` it, and square ones that its rules rename: their shape fits either way"
+            if transposed
+            else "change its shape, or drop it and let `init_missing` make it"
+        )
         yield from shape_misfit(key, spec, wanted.shape, (), came, help)
     else:
         yield from dtype_misfit(key, spec, wanted.dtype, (), came, f"`cast: {{keys: '{key}', dtype: {wanted.dtype.name}}}` before this step")

@@ -79,6 +79,8 @@ STEPS = {
     "no-cast": "load: {path: tf/dtypes/all}\n  - cast: {keys: [t/string, t/qint8], dtype: float32}",
     "not-computable": "load: {path: tf/object/plain-1, scope: x/}\n  - assert: {keys: x/_CHECKPOINTABLE_OBJECT_GRAPH, close_to: {key: global_step}}",
     "indivisible": "split: {match: ^bert/, axis: -1, sizes: [2, 2], to: [q, k]}",
+    "untransposed": "init_missing: {variables: {a/kernel: {shape: [4, 4]}}, init: ones}\n  - rename: {match: /kernel$, to: .weight}\n"
+    "  - expect: {variables: {a.weight: {shape: [4, 4]}}, unexpected: allow}",
     "unlike-members": "concat: {keys: [bert/w, bert/b], to: both}",
     "incomplete-group": "copy: {keys: {bert/b: [e.0.w, e.2.w]}}\n  - stack: {match: '^e\\.(?P<i>\\d+)\\.', to: e.}",
     "repeated-member": "concat: {match: '/(w|b)$', to: /all}",
