@@ -8,7 +8,7 @@ encoded chunks is cut along them, so that none is decoded twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice, product
+from itertools import product
 from math import inf, prod
 from typing import NamedTuple
 
@@ -124,15 +124,23 @@ def _tiles(expr: Expr, region: Region, budget: int) -> Iterator[Region]:
     sizes = list(extent_of(region))
     written = max(axis for axis, size in enumerate(sizes) if size > 1)
     read = min((axis for axis, size in enumerate(sizes) if size > 1), key=lambda axis: shortest_run(expr, _narrowed(region, axis)))
-    for axis, size in enumerate(sizes):
+    for axis in range(len(sizes)):
         if axis not in (read, written) and _cost(expr, whole(tuple(sizes))) > budget:
-            sizes[axis] = 1
-            rest = _cost(expr, whole(tuple(sizes)))
-            sizes[axis] = min(size, max(1, budget // rest))
+            sizes[axis] = _longest(expr, sizes, axis, budget)
     while _cost(expr, whole(tuple(sizes))) > budget and max(sizes[read], sizes[written]) > 1:
         longer = max(read, written, key=lambda axis: sizes[axis])
         sizes[longer] = -(-sizes[longer] // 2)
     yield from _boxes(region, sizes)
+
+
+def _longest(expr: Expr, sizes: Sequence[int], axis: int, budget: int) -> int:
+    """How long a box of these sizes may be along an axis, at least 1: what it costs need not grow in step with it."""
+    low, high = 1, sizes[axis]
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = _cost(expr, whole((*sizes[:axis], middle, *sizes[axis + 1 :]))) <= budget
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
 
 
 def _boxes(region: Region, sizes: Sequence[int]) -> Iterator[Region]:
@@ -151,12 +159,7 @@ def shortest_run(expr: Expr, region: Region) -> float:
     """Bytes of the shortest piece that has to be read for a region of `expr`; infinite where nothing is."""
     if isinstance(expr, Stored):
         return runs(expr.spec.shape, region)[0] * expr.spec.dtype.itemsize if prod(extent_of(region)) else inf
-    return min((shortest_run(child, need) for child, need in _inputs(expr, region)), default=inf)
-
-
-def _inputs(expr: Expr, region: Region) -> Iterator[tuple[Expr, Region]]:
-    """The inputs of a region; of those that come one after the other the first stands for all, since no other is larger."""
-    return islice(expr.inputs(region), 1 if expr.streams else None)
+    return min((shortest_run(child, need) for child, need in expr.examples(region)), default=inf)
 
 
 def working_bytes(expr: Expr, region: Region) -> int:
@@ -170,7 +173,7 @@ def working_bytes(expr: Expr, region: Region) -> int:
     own = size * max(expr.spec.dtype.itemsize, 1) if expr.allocates else 0
     if size and isinstance(expr, Chunked):
         own += expr.decoding_bytes
-    inputs = (working_bytes(child, need) for child, need in _inputs(expr, region))
+    inputs = (working_bytes(child, need) for child, need in expr.examples(region))
     return own + (2 * max(inputs, default=0) if expr.streams else sum(inputs))  # what is made of one input lies beside it
 
 

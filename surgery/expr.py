@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from surgery.moves import Reshape, Slice, Take, Transpose
+from surgery.moves import Reshape, Slice, Transpose
 from surgery.nodes import Assemble, Cast, Expr, Fill
 from surgery.regions import Region, extent_of, whole
 from surgery.stored import Read, Stored, stored_pieces
@@ -27,7 +27,6 @@ __all__ = [
     "Reshape",
     "Slice",
     "Stored",
-    "Take",
     "Transpose",
     "checksummed",
     "evaluate",

@@ -1,4 +1,4 @@
-"""The nodes that move elements about and never change one: their axes, their shape, and which of them are there.
+"""The nodes that move elements about and never change one: their axes, their shape, and a part of them.
 
 Offsets and lengths are in elements, in C order. Nothing here reads a byte.
 """
@@ -6,7 +6,6 @@ Offsets and lengths are in elements, in C order. Nothing here reads a byte.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -161,70 +160,3 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[_Group]:
                 right += 1
         yield _Group(tuple(old[a:left]), tuple(new[b:right]), b)
         a, b = left, right
-
-
-class Take(Expr):
-    """Elements along an axis by their index, in any order and as often as wanted; the maker has checked that they are in range."""
-
-    __slots__ = ("axis", "indices")
-
-    def __init__(self, child: Expr, axis: int, indices: Sequence[int]) -> None:
-        shape = child.spec.shape
-        self.children = (child,)
-        self.axis = axis
-        self.indices = indices
-        self.spec = TensorSpec(child.spec.dtype, (*shape[:axis], len(indices), *shape[axis + 1 :]))
-
-    def _runs(self, region: Region) -> list[tuple[int, int]]:
-        """The ranges of the child's axis that are read for a region, and whose elements are all wanted unless it is one range."""
-        wanted = self.indices[slice(*region[self.axis])]
-        if not wanted:
-            return [(0, 0)]
-        low, high = min(wanted), max(wanted) + 1
-        return [(low, high)] if high - low <= _SPARSEST * len(wanted) else list(_consecutive(wanted))
-
-    def needs(self, region: Region) -> tuple[Region, ...]:
-        runs = self._runs(region)
-        return (_with(region, self.axis, (min(low for low, _ in runs), max(high for _, high in runs))),)
-
-    def inputs(self, region: Region) -> Iterator[tuple[Expr, Region]]:
-        """The child once for each run of indices, where all that lies between them would be much more."""
-        for run in self._runs(region):
-            yield self.children[0], _with(region, self.axis, run)
-
-    def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
-        import numpy as np
-
-        if len(inputs) > 1:
-            return np.concatenate(inputs, self.axis)
-        wanted = self.indices[slice(*region[self.axis])]
-        low = min(wanted, default=0)
-        return inputs[0].take([index - low for index in wanted], self.axis)
-
-    def view(self) -> tuple[Extent, ...] | None:
-        if prod(self.spec.shape[: self.axis]) != 1:
-            return None
-        pieces: list[Extent] = []
-        for low, high in _consecutive(self.indices):
-            shape = _with(whole(self.children[0].spec.shape), self.axis, (low, high))
-            stored = Slice(self.children[0], tuple(start for start, _ in shape), extent_of(shape)).view()
-            if stored is None:
-                return None
-            pieces += stored
-        return tuple(pieces)
-
-
-_SPARSEST = 4
-"""Elements are picked out of a range that is read in one go if it is at most so many times as long as what is wanted of it."""
-
-
-def _consecutive(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The half-open runs of neighbours that a row of indices consists of."""
-    starts = [0, *(at for at, (before, index) in enumerate(pairwise(indices), 1) if index != before + 1), len(indices)]
-    for start, stop in pairwise(starts):
-        if start < stop:
-            yield indices[start], indices[stop - 1] + 1
-
-
-def _with(region: Region, axis: int, pair: tuple[int, int]) -> Region:
-    return (*region[:axis], pair, *region[axis + 1 :])

@@ -8,6 +8,7 @@ Nothing here reads a byte. A region is one half-open `(start, stop)` pair per ax
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from surgery.dtypes import numpy_dtype
@@ -40,6 +41,10 @@ class Expr:
     def inputs(self, region: Region) -> Iterable[tuple[Expr, Region]]:
         """What `compute` gets for a region: the arrays of these, in this order. Each child once, unless a node says otherwise."""
         return zip(self.children, self.needs(region), strict=True)
+
+    def examples(self, region: Region) -> Iterable[tuple[Expr, Region]]:
+        """Those of the `inputs` of a region that tell what it costs: of such as come one after the other the first, since no other is larger."""
+        return islice(self.inputs(region), 1 if self.streams else None)
 
     def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
         """The values of `region`, an array of its shape, from the arrays of its `inputs`."""

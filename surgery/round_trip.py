@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from surgery.casting import is_lossless
 from surgery.dtypes import DType
 from surgery.errors import PlanError, listed, plural
-from surgery.expr import Cast, Expr, Reshape, Slice, Stored, Take, Transpose
+from surgery.expr import Cast, Expr, Reshape, Slice, Stored, Transpose
 from surgery.formats.base import Indexed
+from surgery.gather import Take
 from surgery.head import head_of, path_params
 from surgery.inverse import Inverse, invert
 from surgery.inverse.text import recipe_text

@@ -18,7 +18,7 @@ LAYERS = [
     "replacement nodes template parameters model_faults files",
     "stored moves math_nodes resampling",
     "expr joined quantised chunked",
-    "blocking journal calculation means",
+    "blocking journal calculation means gather",
     "manifest",
     "commit table formats.base",
     "witness tasks formats verify defaults",

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from surgery.calculation import calculated_in, converted
 from surgery.errors import PlanError, RecipeError, listed, plural
-from surgery.expr import Expr, Reshape, Take
+from surgery.expr import Expr, Reshape
+from surgery.gather import Take
 from surgery.models import Field, model_validator
 from surgery.resampling import Method, Resample, taps
 from surgery.select import Selector, select

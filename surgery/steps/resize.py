@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from surgery.errors import PlanError, RecipeError, listed, plural
-from surgery.expr import Expr, Take
+from surgery.expr import Expr
+from surgery.gather import Take
 from surgery.models import Field, model_validator
 from surgery.select import Selector, select
 from surgery.steps.base import Reads, Rules, State, Step, absent, given

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Self
 
 from surgery.data_files import indices as index_list
 from surgery.errors import PlanError, RecipeError, listed, plural
-from surgery.expr import Expr, Take
+from surgery.expr import Expr
+from surgery.gather import Take
 from surgery.models import Field, model_validator
 from surgery.select import Selector, select
 from surgery.steps.base import Reads, Rules, State, Step, absent, given

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from surgery import casting, initializers
 from surgery.blocking import blocks, working_bytes
 from surgery.dtypes import DTYPES, numpy_dtype
-from surgery.expr import Assemble, Cast, Expr, Fill, Reshape, Slice, Stored, Take, Transpose, evaluate
+from surgery.expr import Assemble, Cast, Expr, Fill, Reshape, Slice, Stored, Transpose, evaluate
+from surgery.gather import Take
 from surgery.joined import Joined
 from surgery.math_nodes import Constant, Elementwise, MatMul, Reduce, Spread
 from surgery.means import Mean
