@@ -31,7 +31,7 @@ def shuffled() -> Expr:
     return Take(Assemble(grown, (((0, 0), old), ((ROWS, 0), Mean(old, 0, NEW)))), 0, ORDER)
 
 
-@pytest.mark.parametrize("budget", [NBYTES // 4, NBYTES // 16])
+@pytest.mark.parametrize("budget", [NBYTES // 2, NBYTES // 3])
 def test_a_shuffled_table_is_cut_into_as_few_parts_as_the_budget_asks_for(budget):
     cut = list(parts(shuffled(), budget))
     assert len(cut) <= 3 * NBYTES // budget
