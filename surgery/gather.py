@@ -19,7 +19,7 @@ from surgery.tensors import Extent, TensorSpec
 if TYPE_CHECKING:
     from surgery.nodes import Array
 
-_MOST_READ = 1 << 20
+_MOST_READ = 256 << 10
 """Bytes of the child that elements are picked out of at once, unless one of them is more."""
 _SMALL_GAP = 64 << 10
 """Elements that lie closer together than this are read as one range: to read another costs more than to read so many bytes."""
