@@ -117,6 +117,8 @@ class Reshape(Expr):
     def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
         import numpy as np
 
+        from surgery.arrays import plain_type
+
         shape = extent_of(region)
         if 0 in shape:
             return inputs[0].reshape(-1)[:0].reshape(shape)
@@ -125,8 +127,9 @@ class Reshape(Expr):
         flat = np.ascontiguousarray(inputs[0]).reshape(-1)
         offset = sum(group.offset(region, box) * pitch for group, box, pitch in zip(self.groups, boxes, pitches, strict=True))
         steps = tuple(pitch * step * flat.itemsize for group, pitch in zip(self.groups, pitches, strict=True) for step in strides_of(group.new))
-        window = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
-        return np.ascontiguousarray(window).reshape(shape)
+        plain = flat if flat.dtype.kind == "O" else flat.view(plain_type(flat.itemsize))  # numpy cannot stride over all types of ml_dtypes
+        window = np.lib.stride_tricks.as_strided(plain[offset:], shape, steps, writeable=False)
+        return np.ascontiguousarray(window).view(flat.dtype).reshape(shape)
 
     def view(self) -> tuple[Extent, ...] | None:
         return self.children[0].view()

@@ -24,7 +24,7 @@ from surgery.resampling import Method, Resample
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
 
 INTEGERS = ["bool", "int8", "uint8", "int4", "int16", "uint32", "int64"]
-FLOATS = ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float4_e2m1fn", "complex64", "complex128"]
+FLOATS = ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn", "complex64", "complex128"]
 NAMES = INTEGERS + FLOATS
 FILE = SourceFile("memory", Fingerprint(0, 0, 0, 0))
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from surgery.blocking import blocks, parts, working_bytes
-from surgery.dtypes import DTYPES
-from surgery.expr import Assemble, Cast, Fill, Slice, Stored, Transpose, evaluate
+from surgery.dtypes import DTYPES, numpy_dtype
+from surgery.expr import Assemble, Cast, Fill, Reshape, Slice, Stored, Transpose, evaluate
 from surgery.initializers import parse
 from surgery.regions import whole
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
@@ -257,3 +257,10 @@ def test_a_tensor_that_has_to_be_decoded_is_one_part():
     spec = TensorSpec(DTYPES["float32"], (10, 10))
     tree = Transpose(Stored(Extent(FILE, 0, 7, spec, codec=object())), (1, 0))
     assert [part.region for part in parts(tree, 8)] == [whole((10, 10))]
+
+
+@pytest.mark.parametrize("name", [name for name, dtype in DTYPES.items() if dtype.computable])
+def test_values_of_every_type_can_be_reshaped(name):
+    values = np.arange(6).reshape(3, 2).astype(bool if name == "bool" else "f4").astype(numpy_dtype(DTYPES[name]))
+    turned = Reshape(Transpose(Fill(TensorSpec(DTYPES[name], (3, 2)), parse("zeros"), 0, ""), (1, 0)), (6,))
+    assert turned.compute(((1, 5),), (values.T,)).tobytes() == values.T.reshape(6)[1:5].tobytes()
