@@ -15,13 +15,13 @@ def untied_note(layout: Layout, origins: Mapping[str, Origin]) -> str:
 
     What a recipe copies is not meant: such tensors have one origin.
     """
+    stored = [(placement, placement.expr.extent) for file in layout.files for placement in file.placements if isinstance(placement.expr, Stored)]
+    if len({extent.start for _, extent in stored}) == len(stored):  # as in most models, of which some have 100,000 tensors
+        return ""
     owners: dict[tuple[str, int], str] = {}
     untied: list[Placement] = []
-    for placement in (placement for file in layout.files for placement in file.placements):
-        if not isinstance(placement.expr, Stored) or not placement.expr.extent.nbytes:
-            continue
-        extent = placement.expr.extent
-        owner = owners.setdefault((extent.file.path, extent.start), placement.key)
+    for placement, extent in stored:
+        owner = owners.setdefault((extent.file.path, extent.start), placement.key) if extent.nbytes else placement.key
         if owner != placement.key and origins.get(owner) != origins.get(placement.key):
             untied.append(placement)
     if not untied:

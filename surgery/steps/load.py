@@ -82,7 +82,7 @@ class Load(Step, Selector):
     def rewrite(self, state: State) -> State:
         read = next(self.reads())
         files = [self._rows(state, found) for found in state.catalog.of(read)]
-        if self._scope(0) == self._scope(1):
+        if len(files) > 1 and self._scope(0) == self._scope(1):
             files = [_joined(files)]
         for number, table in enumerate(files):
             state = self._added(state, table, self._scope(number))
@@ -99,7 +99,8 @@ class Load(Step, Selector):
                 at=("separator",),
                 help="`scope: {separator: {from: /, to: .}}` exchanges separators in keys",
             )
-        rows = {key: Entry(expr, Trail(state.step, key), source.location) for key, expr in source.tensors.items() if key.startswith(found.prefix)}
+        tensors = {key: expr for key, expr in source.tensors.items() if key.startswith(found.prefix)} if found.prefix else source.tensors
+        rows = {key: Entry(expr, Trail(state.step, key), source.location) for key, expr in tensors.items()}
         if not found.prefix and self.separator in (None, own):
             return Table(rows)
         names = {key: key[len(found.prefix) :].replace(own, self.separator or own) for key in rows}
