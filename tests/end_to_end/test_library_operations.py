@@ -158,6 +158,29 @@ def test_float8_in_blocks_with_ragged_edges_is_dequantised(tmp_path: Path) -> No
     assert (found["l.0.q.weight"] == weight * scales.repeat(128, 0).repeat(128, 1)[:130, :129]).all()
 
 
+def test_a_distributed_checkpoint_of_torch_becomes_the_model_in_shards(tmp_path: Path) -> None:
+    saved = DATA.parent / "torch_dcp"
+    run("torch/dcp-to-safetensors", source=saved / "nested", target=tmp_path / "model", shard_size="200B")
+    wanted = json.loads((saved / "expected.json").read_text())["nested"]
+    found = {key: [str(array.dtype), list(array.shape), array.tobytes().hex()] for key, array in arrays(tmp_path / "model").items()}
+    assert found == {key.removeprefix("model."): value for key, value in wanted.items() if key.startswith("model.")}
+    assert len(list((tmp_path / "model").glob("model-*.safetensors"))) == 2
+
+
+def test_norms_that_differ_between_the_files_of_a_llama_are_refused(tmp_path: Path) -> None:
+    matrices = ["tok_embeddings", "output", *(f"layers.0.{part}" for part in ("attention.wq", "attention.wk", "attention.wv", "attention.wo"))]
+    matrices += [f"layers.0.feed_forward.{part}" for part in ("w1", "w2", "w3")]
+    for rank in range(2):
+        shared = {f"{norm}.weight": counted(2, start=0) for norm in ("layers.0.attention_norm", "layers.0.ffn_norm")}
+        file = {**{f"{name}.weight": counted(2, 2) for name in matrices}, **shared, "norm.weight": counted(2, start=rank)}
+        checkpoint(tmp_path / f"consolidated.0{rank}.pth", file, "torch")
+    with pytest.raises(surgery.SurgeryError) as caught:
+        run("llama/meta-to-hf", source=tmp_path, target=tmp_path / "model.safetensors", heads=1, kv_heads=1)
+    assert caught.value.code == "assert"
+    assert "norm.weight" in str(caught.value)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "fused.safetensors", {"h.0.query_key_value.weight": counted(110, 2)}, "safetensors")
     with pytest.raises(surgery.PlanError) as caught:
