@@ -55,7 +55,7 @@ class Expect(Targets):
 
 
 def _untransposed(key: str, entry: Entry, wanted: TensorSpec | None) -> bool:
-    """Whether a name went from one convention to the other (`kernel` is [in, out], `weight` [out, in]), and a matrix whose shape fits both did not."""
+    """Whether a name went from one convention to the other (`kernel` is [in, out], `weight` [out, in]) and a matrix that fits both did not."""
     shape = entry.spec.shape
     if wanted is None or len(shape) != 2 or shape[0] != shape[1] or shape != wanted.shape or shape[0] < 2:
         return False
@@ -73,7 +73,7 @@ def _as_they_were(keys: list[str], table: Table) -> PlanError:
         f"`{first}` {table[first].spec} was `{table[first].root.key}` and is not transposed; its shape fits either way",
         code="untransposed",
         notes=[f"{plural(len(keys) - 1, 'more square matrix', 'more square matrices')}: {listed(keys[1:])}" if keys[1:] else ""],
-        help="a `kernel` is [in, out], a `weight` [out, in]: `transpose` it before it is renamed; if both have one layout here, `untransposed: allow`",
+        help="a `kernel` is [in, out], a `weight` [out, in]: `transpose` it before it is renamed; if not here, set `untransposed: allow`",
         data={"keys": keys},
     )
 
