@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 from docs_runner import NOT_RUN, REPOSITORY, BlockError, agrees, blocks, run_page, run_surgery
 
+from surgery.cli.recipes import about
 from surgery.files import faults
+from surgery.library import own_names
 
 PAGES = [*(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 
@@ -88,6 +91,31 @@ def test_the_tables_of_formats_are_what_the_formats_say() -> None:
 
 def test_the_page_of_recipes_is_what_they_tell_of_themselves() -> None:
     assert (REPOSITORY / "docs" / "recipes.md").read_text() == _maker("make_recipes").page(), "run `python docs/make_recipes.py`"
+
+
+JOBS = re.findall(r"^\| \d+ \| .+$", (REPOSITORY / "docs" / "conversions.md").read_text(), re.MULTILINE)
+
+
+def test_the_page_of_conversions_has_a_row_for_each_job() -> None:
+    assert [int(row.split("|")[1]) for row in JOBS] == list(range(1, 25))
+
+
+@pytest.mark.parametrize("row", JOBS, ids=lambda row: f"job{row.split('|')[1].strip()}")
+def test_a_row_of_conversions_names_recipes_a_command_that_they_take_and_tests_that_there_are(row: str) -> None:
+    recipes, command, tests = row.split(" | ")[2:5]
+    named = re.findall(r"\[([^]]+)\]\(recipes\.md#([^)]+)\)", recipes)
+    assert named
+    assert {name: anchor for name, anchor in named if anchor != name.replace("/", "") or name not in own_names()} == {}
+    _, word, recipe, *options = shlex.split(command.strip("`"))
+    assert (word, recipe in dict(named)) == ("run", True)
+    params = about(recipe).params
+    given = {option.partition("=")[0] for option in options if option != "-p"}
+    assert {name for name, schema in params.items() if "default" not in schema} <= given <= set(params)
+    proofs = re.findall(r"\[(\w+\.py)::(\w+)\]\(\.\./([^)]+)\)", tests)
+    assert len(proofs) == tests.count("[")
+    for file, name, path in proofs:
+        assert Path(path).name == file
+        assert re.search(rf"^def {name}\(", (REPOSITORY / path).read_text(), re.MULTILINE), f"{path}::{name}"
 
 
 def test_the_page_about_importing_begins_as_its_script_says() -> None:

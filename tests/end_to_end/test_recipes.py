@@ -13,10 +13,11 @@ import pytest
 import surgery
 from surgery.__main__ import main
 from surgery.api import Source
-from surgery.library import own_names, path_of
+from surgery.library import find, own_names, path_of
+from surgery.report import result_text
+from surgery.selftest import run_tests
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-BY_OTHER_TESTS = {"tf/object-to-safetensors"}
 
 
 def counted(*shape: int, start: int = 0, dtype: str = "float32") -> np.ndarray[Any, Any]:
@@ -64,10 +65,16 @@ def test_recipe_has_no_fault_and_tells_what_it_is_for(name: str, capsys: pytest.
         assert path_of(document["inverse"]), "its inverse is no recipe of the library"
 
 
+@pytest.mark.parametrize("name", own_names())
+def test_recipe_passes_its_own_tests(name: str) -> None:
+    results = list(run_tests(find(name)))
+    assert [result_text(result) for result in results if not result.passed] == []
+
+
 def test_each_recipe_is_run_by_a_test() -> None:
     texts = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     untested = [name for name in own_names() if f'"{name}"' not in texts and "\ntests:" not in (RECIPES / f"{name}.yaml").read_text()]
-    assert [name for name in untested if name not in BY_OTHER_TESTS] == []
+    assert untested == []
 
 
 def test_bert_tf_to_hf_turns_kernels_and_leaves_embeddings(tmp_path: Path) -> None:
