@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
-from surgery.errors import PlanError, UnsupportedFeature
+from surgery.errors import PlanError, UnsupportedFeature, listed, plural
 from surgery.expr import Expr
 from surgery.tensors import SourceFile, TensorSpec
 
@@ -204,7 +204,7 @@ def refuse_dtypes(bundle: Bundle, format_name: str, holds: Callable[[TensorSpec]
     raise PlanError(
         f"{format_name} cannot hold {spec.dtype.name} (`{key}`)",
         code="dtype-not-storable",
-        notes=[f"{len(bad)} tensors are affected: " + ", ".join(f"{name} ({what})" for name, what in bad[:5]) + (" …" if len(bad) > 5 else "")],
+        notes=[f"{plural(len(bad), 'tensor')} affected: {listed([f'{name} ({what})' for name, what in bad])}"],
         help=f"{way_out}, or save as another format (`surgery formats` lists what each holds)",
         data={"keys": [name for name, _ in bad]},
     )
