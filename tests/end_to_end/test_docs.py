@@ -60,6 +60,14 @@ def test_the_readme_lists_each_command() -> None:
     assert sorted(told) == sorted(COMMANDS)
 
 
+def test_the_readme_lists_each_step() -> None:
+    from surgery.steps import WORDS
+
+    readme = (REPOSITORY / "README.md").read_text()
+    table = readme[readme.index("| for | steps |") : readme.index("Not yet:")]
+    assert sorted(word for row in re.findall(r"`([a-z_ ]+)` \|$", table, re.MULTILINE) for word in row.split()) == sorted(WORDS)
+
+
 def test_the_readme_tells_the_default_of_memory() -> None:
     from surgery.api import DEFAULT_MEMORY
 
