@@ -12,7 +12,8 @@ from math import exp, inf, isfinite, log, sqrt
 from surgery.dtypes import DTYPES, DType
 from surgery.expr import Cast, Expr, Transpose
 from surgery.formula import REDUCTIONS, FormulaFault, Name, Number, Operation, Term
-from surgery.math_nodes import Constant, Elementwise, MatMul, Reduce, broadcast
+from surgery.math_nodes import Constant, Elementwise, MatMul, broadcast
+from surgery.reductions import Reduce
 from surgery.tensors import TensorSpec
 
 Value = float | Expr

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from surgery.dtypes import DTYPES, numpy_dtype
 from surgery.expr import is_encoded
 from surgery.nodes import Expr
+from surgery.reductions import folded
 from surgery.regions import Region, extent_of, whole
 from surgery.tensors import TensorSpec
 
@@ -81,22 +82,10 @@ class Mean(Expr):
         import numpy as np
 
         with np.errstate(all="ignore"):
-            totals = (_total(portion, self.axis) for portion in portions)
+            totals = (folded(portion.astype(np.float64), (self.axis,), np.add) for portion in portions)
             total = next(totals)
             for other in totals:
                 total += other
             total /= self.children[0].spec.shape[self.axis]
             total[np.isnan(total)] = np.nan  # which of the many would depend on the processor
             return total.astype(numpy_dtype(self.spec.dtype))
-
-
-def _total(values: Array, axis: int) -> Array:
-    """The sum along an axis of at least one element, which stays with length 1, in float64."""
-    import numpy as np
-
-    rows = np.moveaxis(values, axis, 0).astype(np.float64)
-    while (size := len(rows)) > 1:
-        half = size // 2
-        rows[:half] += rows[size - half :]
-        rows = rows[: size - half]
-    return np.moveaxis(rows, 0, axis)

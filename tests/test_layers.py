@@ -16,7 +16,7 @@ LAYERS = [
     "data_files tensors models located pattern_facts twins casting ggml_blocks directives",
     "patterns initializers vocabularies",
     "replacement nodes template parameters model_faults files",
-    "stored moves math_nodes resampling",
+    "stored moves math_nodes reductions resampling",
     "expr joined quantised chunked",
     "blocking journal calculation means gather",
     "manifest",

@@ -17,8 +17,9 @@ from surgery.dtypes import DTYPES, numpy_dtype
 from surgery.expr import Assemble, Cast, Expr, Fill, Reshape, Slice, Stored, Transpose, evaluate
 from surgery.gather import Take
 from surgery.joined import Joined
-from surgery.math_nodes import Constant, Elementwise, MatMul, Reduce, Spread
+from surgery.math_nodes import Constant, Elementwise, MatMul, Spread
 from surgery.means import Mean
+from surgery.reductions import Reduce
 from surgery.regions import extent_of, whole
 from surgery.resampling import Method, Resample
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec

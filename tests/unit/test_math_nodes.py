@@ -13,7 +13,8 @@ from surgery.calculation import calculate, calculated_in
 from surgery.dtypes import DTYPES
 from surgery.expr import Expr, Slice, Stored, Transpose, evaluate
 from surgery.formula import parse
-from surgery.math_nodes import MatMul, Reduce, Spread
+from surgery.math_nodes import MatMul, Spread
+from surgery.reductions import Reduce
 from surgery.regions import Region, extent_of, whole
 from surgery.tensors import Extent, Fingerprint, SourceFile, TensorSpec
 
