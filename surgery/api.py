@@ -257,24 +257,28 @@ def plan(
 
 def way_back(logical: LogicalPlan, catalog: Catalog) -> WayBack:
     """The inverse of a plan: the recipe that the planned one names, or else one that is worked out. Raises SurgeryError where it does not fit."""
+    from surgery.round_trip import named, written
+
+    source = _named_inverse(logical)
+    return named(logical, source) if source else written(logical, catalog)
+
+
+def _named_inverse(logical: LogicalPlan) -> Source | None:
     from posixpath import dirname
 
     from surgery import library
-    from surgery.round_trip import named, written
 
     document = logical.recipe.document
     name = document.data.get("inverse")
-    return named(logical, library.find(name, dirname(document.name))) if name else written(logical, catalog)
+    return library.find(name, dirname(document.name)) if name else None
 
 
 def _proven(logical: LogicalPlan, catalog: Catalog) -> LogicalPlan:
-    """The plan with the comparisons that prove its inverse, and a note on what is proven. Raises PlanError where it is none."""
-    from surgery.round_trip import prove
+    """The plan with the comparisons that prove its inverse, and a note on what is proven. Raises SurgeryError where it is none."""
+    from surgery.round_trip import proven
 
-    proof = prove(logical, way_back(logical, catalog))
-    if proof.misfits:
-        raise proof.fault()
-    return logical._replace(checks=(*logical.checks, *proof.checks), notes=(*logical.notes, f"inverse: {proof}"))
+    proof, found = proven(logical, catalog, _named_inverse(logical))
+    return logical._replace(checks=(*logical.checks, *proof.checks), notes=(*logical.notes, f"{found}: {proof}"))
 
 
 def checked(

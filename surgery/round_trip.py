@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from surgery.casting import is_lossless
 from surgery.dtypes import DType
-from surgery.errors import PlanError, listed, plural
+from surgery.errors import PlanError, SurgeryError, listed, plural
 from surgery.expr import Cast, Expr, Reshape, Slice, Stored, Transpose
 from surgery.formats.base import Indexed
 from surgery.gather import Take
@@ -143,6 +143,36 @@ def prove(plan: LogicalPlan, way: WayBack) -> Proof:
             else:
                 checks.append(Check("equal", -1, key, table[key].expr, f"the one in {location}", first))
     return Proof(tuple(same), tuple(checks), tuple(rounded), tuple(missing), tuple(misfits))
+
+
+def proven(plan: LogicalPlan, catalog: Catalog, source: Source | None) -> tuple[Proof, str]:
+    """The proof of the inverse that a recipe names, or else of one that is worked out, and what it is called in the plan.
+
+    A named inverse with parameters that the recipe does not have may need other values than their defaults. Where it does not fit, the one that is
+    worked out is proven instead. Raises SurgeryError where none fits.
+    """
+    if source is None:
+        return _fitting(plan, written(plan, catalog)), "inverse"
+    try:
+        return _fitting(plan, named(plan, source)), "inverse"
+    except SurgeryError:
+        own = _own_params(plan, source)
+        if not own:
+            raise
+        name = plan.recipe.document.data["inverse"]
+        return _fitting(plan, written(plan, catalog)), f"inverse, worked out of the plan since {name} has {listed(own)} to be told"
+
+
+def _fitting(plan: LogicalPlan, way: WayBack) -> Proof:
+    proof = prove(plan, way)
+    if proof.misfits:
+        raise proof.fault()
+    return proof
+
+
+def _own_params(plan: LogicalPlan, source: Source) -> list[str]:
+    document = parse(source.text, source.name)
+    return sorted(set(head_of(document).params) - set(plan.recipe.params) - set(path_params(document)))
 
 
 def carried(expr: Expr) -> DType | None:

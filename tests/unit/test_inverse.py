@@ -221,6 +221,16 @@ def test_an_inverse_of_another_form_is_refused_by_the_plan(steps: tuple[str, ...
     assert caught.value.code == "no-inverse"
 
 
+def test_a_named_inverse_that_wants_values_of_its_own_gives_way_to_one_that_is_worked_out(work: Path) -> None:
+    source = wrong_inverse(work, "reshape: {keys: w, shape: [1, '${heads}']}")
+    back = (work / "back.yaml").read_text()
+    (work / "back.yaml").write_text(back.replace("{there:", "{heads: {type: integer}, there:"))
+    plan = surgery.plan(source, verify_inverse=True)
+    note = "inverse, worked out of the plan since back.yaml has heads to be told: 1 of 1 tensor come back to the last bit (0 as the same bytes)"
+    assert note in plan.logical.notes
+    plan.run()
+
+
 FLOATS = [dtype for dtype in DTYPES.values() if dtype.kind == "float" and dtype.numpy and dtype.bits <= 16]
 
 
