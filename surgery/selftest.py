@@ -24,6 +24,7 @@ from surgery.library import Source
 from surgery.located import Document, parse
 from surgery.recipe import Recipe, load
 from surgery.round_trip import prove
+from surgery.several import is_numbered
 from surgery.steps.base import Step
 from surgery.steps.load import Load
 from surgery.steps.save import Save
@@ -121,7 +122,7 @@ def _write_files(folder: str, files: Mapping[str, Any]) -> None:
 def _loads(items: Sequence[StepItem], contents: Sequence[bytes], files: Mapping[str, Any], folder: str) -> Iterator[tuple[int, Step]]:
     """The loads by their numbers, each reading what is written for it: a folder with one file and the test's files, or numbered files."""
     loads = [(item.number, item.step) for item in items if isinstance(item.step, Load)]
-    numbered = [number for number, step in loads if "*" in posixpath.basename(step.path)]
+    numbered = [number for number, step in loads if is_numbered(step.path)]
     spare = len(contents) - (len(loads) - len(numbered))
     if spare < len(numbered) or spare % max(len(numbered), 1) or (spare and not numbered):
         raise Unfit(f"{plural(len(contents), 'input')} for {plural(len(loads), 'load')}: list one for each `load`, in order")

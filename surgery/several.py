@@ -19,8 +19,8 @@ _NATIVE = "."
 
 
 def is_numbered(path: str) -> bool:
-    """Whether a path has a `*` in its last component, for the numbers of several files."""
-    return posixpath.basename(path).count("*") == 1 and "*" not in posixpath.dirname(path)
+    """Whether a path has a `*`, for the numbers of several files or of the folders in which they lie."""
+    return path.partition("#")[0].count("*") == 1
 
 
 def numbered_files(path: str, disk: Disk) -> tuple[str, ...]:
@@ -34,14 +34,15 @@ def numbered_files(path: str, disk: Disk) -> tuple[str, ...]:
     """
     if disk.is_file(path):
         return (path,)
-    folder, name = posixpath.split(path)
-    name, hash_, part = name.partition("#")
-    before, _, after = name.partition("*")
+    named, hash_, part = path.partition("#")
+    before, _, after = named.partition("*")
+    folder, before = posixpath.split(before)
+    after, slash, below = after.partition("/")
     pattern = re.compile(f"{re.escape(before)}([0-9]{{1,18}}){re.escape(after)}")
     found: dict[int, str] = {}
     for there in disk.names(folder):
         match = pattern.fullmatch(there)
-        file = posixpath.join(folder, there)
+        file = posixpath.join(folder, there) + slash + below
         if match is None or not disk.is_file(file):
             continue
         number = int(match[1])
@@ -54,7 +55,7 @@ def numbered_files(path: str, disk: Disk) -> tuple[str, ...]:
             f"Unsuccessful TensorSliceReader constructor: Failed to find any matching files for {path}",
             code="no-such-checkpoint",
             sentence=True,
-            notes=["`*` stands for the digits of a number in the names of files"],
+            notes=["`*` stands for the digits of a number in the names of files or of their folders"],
             help="correct the path; it is relative to the working directory",
         )
     first = min(found) if min(found) <= 1 else 0

@@ -24,8 +24,8 @@ class Load(Step, Selector):
     example: ClassVar[str] = "{path: …}"
     RULES: ClassVar[Rules] = ({"anyOf": [absent("var_list"), absent("match", "keys", "where", "except", "count", "at_least")]},)
     path: str = Field(
-        description="a file, a TensorFlow prefix, a sharded folder or its index, a folder with a `checkpoint` file; `*` in the last part "
-        "stands for the numbers of several files"
+        description="a file, a TensorFlow prefix, a sharded folder or its index, a folder with a `checkpoint` file; one `*` "
+        "stands for the numbers of several files or of their folders"
     )
     format: str | None = Field(None, description="the format's name where its content does not tell")
     scope: str | None = Field(None, description="put every key under this prefix; with a `*` in the path, `{i}` is the number of the file, from 0")

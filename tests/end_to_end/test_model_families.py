@@ -97,6 +97,7 @@ WITHOUT_A_WAY_BACK = [
     Pair("llama_meta_to_hf", "", "llama/meta-to-hf", "model.safetensors", "", ""),
     Pair("llama2_two_files_to_hf", "", "llama/meta-to-hf", "model.safetensors", "", ""),
     Pair("llama3_two_files_to_hf", "", "llama/meta-to-hf", "model.safetensors", "", ""),
+    Pair("megatron_gpt2_two_ranks_to_hf", "", "megatron/gpt2-to-hf", "model.safetensors", "", "", {"heads": 2, "copies": ["lm_head.weight"]}),
     Pair("gguf_llama_to_hf", "model.gguf", "llama/gguf-to-hf", "model.safetensors", "", ""),
     Pair("mesh_t5_v1_1_to_hf", "model.ckpt-5", "t5/mesh-tf-to-hf", "model.safetensors", "", ""),
     Pair("t5x_scanned_to_hf", "checkpoint.msgpack", "t5/t5x-to-hf", "model.safetensors", "", ""),

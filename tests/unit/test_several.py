@@ -20,9 +20,9 @@ DATA = Path(__file__).parent.parent / "data"
 
 @pytest.mark.parametrize(
     ("path", "numbered"),
-    [("a.*.pth", True), ("d/*", True), ("*#part", True), ("a", False), ("d*/a", False), ("*.*", False), ("d*/a.*", False)],
+    [("a.*.pth", True), ("d/*", True), ("*#part", True), ("a", False), ("d*/a", True), ("a#*", False), ("*.*", False), ("d*/a.*", False)],
 )
-def test_a_star_in_the_last_part_of_a_path(path: str, numbered: bool) -> None:
+def test_one_star_in_a_path(path: str, numbered: bool) -> None:
     assert is_numbered(path) == numbered
 
 
@@ -41,6 +41,14 @@ def test_files_in_the_order_of_their_numbers(work: Path, names: list[str], found
     (work / "c.77.pth").mkdir()
     assert numbered_files("c.*.pth", LocalDisk()) == tuple(found)
     assert numbered_files(f"{work}/c.*.pth", LocalDisk()) == tuple(f"{work}/{name}" for name in found)
+
+
+def test_folders_in_the_order_of_their_numbers(work: Path) -> None:
+    for name in ("r_9/x/a.pt", "r_10/x/a.pt", *(f"r_{n:02}/x/a.pt" for n in range(9)), "r_/x/a.pt", "r_11/a.pt"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).touch()
+    numbers = [*(f"{n:02}" for n in range(9)), "9", "10"]
+    assert numbered_files("r_*/x/a.pt#model", LocalDisk()) == tuple(f"r_{number}/x/a.pt#model" for number in numbers)
 
 
 @pytest.mark.parametrize(

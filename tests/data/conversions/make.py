@@ -391,6 +391,43 @@ def flax_models():
         )
 
 
+def megatron(name, ranks=2, H=12, NH=2, L=11, V=6, P=5):
+    from argparse import Namespace
+
+    from transformers import GPT2Config
+    from transformers.models.megatron_gpt2 import convert_megatron_gpt2_checkpoint as theirs
+
+    words, places, layers = normal(V, H), normal(P, H), {}
+    for i in range(L):
+        b = f"layers.{i}."
+        for at, shape in (("self_attention.query_key_value", (3 * H, H)), ("self_attention.dense", (H, H)), ("mlp.dense_h_to_4h", (4, H)), ("mlp.dense_4h_to_h", (H, 4))):
+            layers |= {f"{b}{at}.weight": normal(*shape), f"{b}{at}.bias": normal(shape[0])}
+        layers |= {f"{b}{at}_layernorm.{part}": normal(H) for at in ("input", "post_attention") for part in ("weight", "bias")}
+    layers |= {f"final_layernorm.{part}": normal(H) for part in ("weight", "bias")}
+
+    def cut(key, value, rank):
+        if "query_key_value" in key or "dense_h_to_4h" in key:
+            return np.split(value, ranks, 0)[rank]
+        if key.endswith("weight") and "dense" in key:
+            return np.split(value, ranks, 1)[rank]
+        return value
+
+    def state(words, layers):
+        t = lambda a: torch.from_numpy(a.copy())
+        embedding = {"word_embeddings": {"weight": t(words)}, "position_embeddings": {"weight": t(places)}}
+        return {"checkpoint_version": 3.0, "model": {"language_model": {"embedding": embedding, "encoder": {k: t(v) for k, v in layers.items()}}}}
+
+    for rank in range(ranks):
+        path = os.path.join(folder(name), f"mp_rank_{rank:02}")
+        os.makedirs(path, exist_ok=True)
+        part = state(np.split(words, ranks)[rank], {key: cut(key, value, rank) for key, value in layers.items()})
+        torch.save({"args": Namespace(num_layers=L), "iteration": 7, **part}, os.path.join(path, "model_optim_rng.pt"))
+    config = GPT2Config(vocab_size=V, n_positions=P, n_embd=H, n_layer=L, n_head=NH)
+    made = theirs.convert_megatron_checkpoint(None, state(words, layers), config)
+    kept = {k: v for k, v in made.items() if not k.endswith((".attn.bias", ".masked_bias"))}
+    listing(name, kept, "transformers 4.44.2 convert_megatron_checkpoint, of the joined ranks")
+
+
 JOBS = {
     "bert": bert,
     "llama2": lambda: llama("llama2_two_files_to_hf", 2, "2"),
@@ -402,6 +439,7 @@ JOBS = {
     "mesh11": lambda: mesh("mesh_t5_v1_1_to_hf", True, False, "layer_norm", L=2),
     "vit": vit,
     "flax": flax_models,
+    "megatron": lambda: megatron("megatron_gpt2_two_ranks_to_hf"),
 }
 for job in sys.argv[2:] or JOBS:
     count = 1000 * list(JOBS).index(job)
