@@ -108,6 +108,15 @@ def test_the_model_of_a_trainers_checkpoint(recipe: str, name: str, tmp_path: Pa
     assert_same(arrays(tmp_path / "model.safetensors"), arrays(DATA / "torch_layers" / f"{name}.safetensors"))
 
 
+@pytest.mark.parametrize("recipe", ["tools/strip-wrappers", "torch/strip-optimizer"])
+@pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model", "module", "net", "network", "params"])
+def test_the_entry_that_holds_the_model_has_many_names(recipe: str, entry: str, tmp_path: Path) -> None:
+    values = np.arange(3, dtype="f4")
+    source = checkpoint(tmp_path / "trainer.msgpack", {f"{entry}/0.weight": values, "optimizer/0": values, "params_ema/0.weight": values}, "flax")
+    run(recipe, source=source, target=tmp_path / "model.safetensors")
+    assert_same(arrays(tmp_path / "model.safetensors"), {"0.weight": values})
+
+
 @pytest.mark.parametrize(
     ("case", "recipe", "params"),
     [
