@@ -107,7 +107,7 @@ class _Search:
         if wanted.fallback:
             return settled(wanted.fallback[0], schema)
         help = f"pass it: `-p {name}=…`"
-        notes = [*about(name, schema), *absent]
+        notes = [*about(name, schema), *dict.fromkeys(absent)]
         raise RecipeError(f"the parameter `{name}` has no value", code="missing-param", notes=notes, help=help, data={"param": name})
 
     def _fitting(self, name: str, place: Place) -> Any:
@@ -142,9 +142,14 @@ class _Search:
     def _content(self, path: str) -> Any:
         if path not in self._contents:
             if not self._storage.disk.is_file(path):
-                raise _Absent(f"there is no {path}")
+                raise _Absent(f"there is no {self._nearest_absent(path)}")
             self._contents[path] = read_json(path, self._storage.disk)
         return self._contents[path]
+
+    def _nearest_absent(self, path: str) -> str:
+        """A file that is not there, or the folder that it would need."""
+        folder = posixpath.dirname(path)
+        return f"folder {folder}" if folder and not self._storage.disk.is_folder(folder) else path
 
     def _from_metadata(self, place: Place, key: str, schema: Mapping[str, Any]) -> Any:
         path = self._text(place.file, self.values.get(place.file)) if self._names_parameter(place) else self._filled(place.file)

@@ -50,6 +50,8 @@ class StepItem(NamedTuple):
         at_key = not error.at or (len(error.at) > 1 and error.at[-2] in LITERAL_KEYS and isinstance(error.at[-1], str))
         where = place(self.document, (*self.path, *error.at), error.offset, key=at_key)
         error.located(where, f"{self.step.word} steps[{self.number}]" + (f" ({self.label})" if self.label else ""))
+        if self.label and not error.sentence:
+            error.notes = (f"the step is called `{self.label}`", *error.notes)
         return told(error, self.used_by)
 
 

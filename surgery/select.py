@@ -195,7 +195,7 @@ def _untouched(selector: Selector, wanted: _Matcher, state: State, at: Path) -> 
         faults.append(missing([key for _, key in absent], state, at=absent[0][0]))
     for path, text in placed(selector.keys, (*at, "keys")):
         if keytext.is_glob(text) and text not in wanted.touched:
-            faults.append(nothing_matched(text, table, path))
+            faults.append(_glob_matched_nothing(text, table, path))
     faults += [nothing_matched(text, table, path) for path, text in placed(selector.match, (*at, "match")) if text not in wanted.touched]
     return faults
 
@@ -218,20 +218,21 @@ def _number(selector: Selector, chosen: int, table: Table, at: Path) -> list[Sur
     ]
 
 
-def nothing_matched(text: str, table: Table, at: Path) -> PlanError:
-    """The error for a rule that touches no key, with a spelling that would."""
-    note, help = "", f"{how_to_look(table)}, or set `optional: true`"
-    if keytext.is_glob(text):
-        note = "globs are case-sensitive and cover the whole key; `*` stops at `/` and `.`, `**` does not"
-        folded = keytext.glob(text.lower())
-        hits = [key for key in table if folded.fullmatch(key.lower())]
-        wider = keytext.glob(f"**{text.strip('*')}**")
-        hits_wider = [] if hits else [key for key in table if wider.fullmatch(key)]
-        if hits:
-            help = f"{plural(len(hits), 'key')} would match without regard to case, such as `{hits[0]}`; or set `optional: true`"
-        elif hits_wider:
-            help = f"`**{text.strip('*')}**` matches {len(hits_wider):,}; or set `optional: true`"
+def nothing_matched(text: str, table: Table, at: Path, note: str = "", help: str = "") -> PlanError:
+    """The error for a rule that touches no key. `help` is a spelling that would."""
+    help = f"{help or how_to_look(table)}{';' if help else ','} or set `optional: true`"
     return PlanError(f"`{text}` matches none of {plural(len(table), 'key')}", code="nothing-matched", at=at, notes=[note], help=help)
+
+
+def _glob_matched_nothing(text: str, table: Table, at: Path) -> PlanError:
+    note = "globs are case-sensitive and cover the whole key; `*` stops at `/` and `.`, `**` does not"
+    folded = keytext.glob(text.lower())
+    hits = [key for key in table if folded.fullmatch(key.lower())]
+    if hits:
+        return nothing_matched(text, table, at, note, f"{plural(len(hits), 'key')} would match without regard to case, such as `{hits[0]}`")
+    wider = keytext.glob(f"**{text.strip('*')}**")
+    hits = [key for key in table if wider.fullmatch(key)]
+    return nothing_matched(text, table, at, note, f"`**{text.strip('*')}**` matches {len(hits):,}" if hits else "")
 
 
 def missing(

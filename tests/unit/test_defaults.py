@@ -195,6 +195,11 @@ def test_what_was_looked_for_where(recipe: Recipe, model: Path) -> None:
     )
 
 
+def test_a_folder_that_is_not_there_is_named_once(recipe: Recipe, work: Path) -> None:
+    error = fault(recipe, {"heads": {"type": "integer", "default": {"from": ["config.json#/heads", "config.json#/n", "nowhere/a.json#/n"]}}})
+    assert error.notes == ("there is no folder model", "there is no folder model/nowhere")
+
+
 def test_nothing_is_loaded_that_a_file_could_lie_beside(recipe: Recipe, work: Path) -> None:
     with pytest.raises(SurgeryError) as caught:
         checked(recipe({"save": {"path": "a.npz"}}, params={"heads": HEADS}))

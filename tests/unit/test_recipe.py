@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+import surgery
 from surgery.errors import RecipeError, SurgeryError
+from surgery.library import Source
 from surgery.recipe import load
 
 HEAD = "surgery: 1\n"
@@ -212,3 +214,10 @@ def test_loading_and_then_saving_one_path_is_allowed() -> None:
 def test_tensor_keys_are_taken_by_their_text() -> None:
     step = options("rename: {keys: {0: on, 012: '1', null: x}}")
     assert step.root[0].keys == {"0": "on", "012": "1", "null": "x"}
+
+
+def test_the_name_of_a_step_is_told_with_its_fault() -> None:
+    steps = ["init_missing: {variables: {a: {shape: [1]}}, init: ones}", "{name: no leftovers, drop: {match: b}}", "save: {path: x.npz}"]
+    with pytest.raises(SurgeryError) as caught:
+        surgery.plan(Source("surgery: 1\nsteps:\n" + "".join(f"  - {step}\n" for step in steps), "r.yaml"))
+    assert (caught.value.code, caught.value.notes[0]) == ("nothing-matched", "the step is called `no leftovers`")
