@@ -48,9 +48,9 @@ def calculated_in(dtypes: Iterable[DType]) -> DType:
     return DTYPES["float64" if wide else "float32"]
 
 
-def converted(expr: Expr, dtype: DType, label: str = "") -> Expr:
-    """A tensor in another type; itself where it has that type. `label` is the key that errors name."""
-    return expr if expr.spec.dtype == dtype else Cast(expr, TensorSpec(dtype, expr.spec.shape), label=label)
+def converted(expr: Expr, dtype: DType, label: str = "", step: int | None = None) -> Expr:
+    """A tensor in another type; itself where it has that type. `label` and `step` are the key and the step that errors name."""
+    return expr if expr.spec.dtype == dtype else Cast(expr, TensorSpec(dtype, expr.spec.shape), label=label, step=step)
 
 
 def calculate(term: Term, text: str, values: Mapping[str, Value], dtype: DType) -> Expr:

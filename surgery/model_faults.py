@@ -179,7 +179,11 @@ def _value_fault(subject: str, detail: Fault) -> tuple[str, str]:
         return str(facts["error"]), ""
     if kind in ("too_short", "too_long"):
         number = facts["max_length"] if kind == "too_long" else facts["min_length"]
-        return (f"{subject} wants {plural(number, 'item')}, not {len(value)}" if value else f"{subject} is empty"), ""
+        return (
+            f"{subject} wants {'at most' if kind == 'too_long' else 'at least'} {plural(number, 'item')}, not {len(value)}"
+            if value
+            else f"{subject} is empty"
+        ), ""
     if kind == "string_pattern_mismatch":
         return (f"`{value}` is no size; write 20MB, 5GB or 2GiB" if facts["pattern"] == SIZE else f"{subject} does not fit `{facts['pattern']}`"), ""
     if kind == "greater_than_equal":

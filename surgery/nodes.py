@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from surgery.dtypes import numpy_dtype
+from surgery.errors import ApplyError
 from surgery.regions import Region, extent_of
 from surgery.tensors import Extent, TensorSpec
 
@@ -143,16 +144,18 @@ class Cast(Expr):
 
     `overflow`: "error" (a finite value that would leave the range), "saturate", "inf", "wrap" (integers).
     `rounding`: how floats become integers: "nearest" (half to even), "floor", "ceil", "zero"; "" where it cannot happen.
+    Errors name the key `label`, and in their `data` the number of the step.
     """
 
-    __slots__ = ("label", "overflow", "rounding")
+    __slots__ = ("label", "overflow", "rounding", "step")
 
-    def __init__(self, child: Expr, spec: TensorSpec, overflow: str = "error", rounding: str = "", label: str = "") -> None:
+    def __init__(self, child: Expr, spec: TensorSpec, overflow: str = "error", rounding: str = "", label: str = "", step: int | None = None) -> None:
         self.children = (child,)
         self.spec = spec
         self.overflow = overflow
         self.rounding = rounding
         self.label = label
+        self.step = step
 
     def needs(self, region: Region) -> tuple[Region, ...]:
         return (region,)
@@ -160,4 +163,8 @@ class Cast(Expr):
     def compute(self, region: Region, inputs: tuple[Array, ...]) -> Array:
         from surgery.casting import cast
 
-        return cast(inputs[0], self.spec.dtype, overflow=self.overflow, rounding=self.rounding, label=self.label)
+        try:
+            return cast(inputs[0], self.spec.dtype, overflow=self.overflow, rounding=self.rounding, label=self.label)
+        except ApplyError as fault:
+            fault.data["step"] = self.step
+            raise

@@ -51,7 +51,7 @@ class Cast(Step, Selector):
                 faults[spec.dtype.name] = fault
                 affected.setdefault(spec.dtype.name, []).append(key)
                 continue
-            rows[key] = Entry(self._converted(entry.expr, key), Trail(state.step, key, entry.trail), entry.source)
+            rows[key] = Entry(self._converted(entry.expr, key, state.step), Trail(state.step, key, entry.trail), entry.source)
         for name, fault in faults.items():
             fault.at = fault.at or ("dtype",)
             fault.notes = (*fault.notes, f"{len(affected[name]):,} selected, such as `{affected[name][0]}`")
@@ -75,10 +75,10 @@ class Cast(Step, Selector):
                 return fault
         return check(DTYPES["float32"], target, self.overflow, self.rounding or "")
 
-    def _converted(self, expr: Expr, key: str) -> Expr:
+    def _converted(self, expr: Expr, key: str, step: int) -> Expr:
         numbers = Dequantised(expr) if expr.spec.dtype.block > 1 else expr
         spec = TensorSpec(DTYPES[self.dtype], numbers.spec.shape)
-        return numbers if numbers.spec == spec else Node(numbers, spec, self.overflow, self.rounding or "", key)
+        return numbers if numbers.spec == spec else Node(numbers, spec, self.overflow, self.rounding or "", key, step)
 
 
 STEP = Cast

@@ -81,7 +81,7 @@ class Compute(Letting):
         formula, misfits, numbers = parse(self.expr), dict[str, PlanError](), numbers_for(self.numbers, groups)
         for name, keys in groups.items():
             try:
-                made = self._made(formula, name, {each: state.table[key].expr for each, key in keys.items()}, numbers[name])
+                made = self._made(formula, name, {each: state.table[key].expr for each, key in keys.items()}, numbers[name], state.step)
             except PlanError as fault:
                 fault.notes = (*fault.notes, listed([f"{each}: {key} ({state.table[key].expr.spec})" for each, key in keys.items()]))
                 misfits[name] = fault
@@ -89,7 +89,7 @@ class Compute(Letting):
                 results[next(iter(keys.values()))].append((name, made))
         return put_in_place(_refused(state, misfits), results, keep_inputs=self.keep_inputs)
 
-    def _made(self, formula: Term, name: str, tensors: Mapping[str, Expr], numbers: Mapping[str, float]) -> Expr:
+    def _made(self, formula: Term, name: str, tensors: Mapping[str, Expr], numbers: Mapping[str, float], step: int) -> Expr:
         """The tensor of one group. Raises PlanError for types that cannot be calculated with, and shapes that do not go together."""
         unfit = [f"{each} ({expr.spec})" for each, expr in tensors.items() if not expr.spec.dtype.computable or expr.spec.dtype.kind == "complex"]
         if unfit:
@@ -106,7 +106,7 @@ class Compute(Letting):
             made = calculate(formula, self.expr, values, dtype)
         except FormulaFault as fault:
             raise PlanError(fault.message, code="unfit-tensors", at=("expr",), offset=fault.offset, help=fault.help) from None
-        return _within_limits(converted(made, target, name))
+        return _within_limits(converted(made, target, name, step))
 
 
 def _refused(state: State, misfits: Mapping[str, PlanError]) -> State:

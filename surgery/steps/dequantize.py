@@ -59,7 +59,7 @@ class Dequantize(Step, Selector):
         rows = {}
         for key, (weight, scale) in pairs.items():
             entry = state.table[key]
-            rows[key] = Entry(self._product(weight, scale, key), Trail(state.step, key, entry.trail), entry.source)
+            rows[key] = Entry(self._product(weight, scale, key, state.step), Trail(state.step, key, entry.trail), entry.source)
         state = state.rows(state.table.plus(rows))
         return state if self.keep_scales else drop(state, list(dict.fromkeys(names.values())))
 
@@ -102,12 +102,12 @@ class Dequantize(Step, Selector):
                 help="correct `block` or `scale`; scales for rows have the shape [rows] or [rows, 1]",
             )
 
-    def _product(self, weight: Expr, scale: Expr, key: str) -> Expr:
+    def _product(self, weight: Expr, scale: Expr, key: str, step: int) -> Expr:
         dtype = calculated_in([weight.spec.dtype, scale.spec.dtype])
         spread = self._spread(weight.spec.shape, converted(scale, dtype))
         assert spread is not None
         product = Elementwise("*", (converted(weight, dtype), spread))
-        return converted(product, DTYPES[self.dtype], key)
+        return converted(product, DTYPES[self.dtype], key, step)
 
     def _spread(self, shape: tuple[int, ...], scale: Expr) -> Expr | None:
         """The scales in a shape that goes together with the weight's; None where they do not fit."""

@@ -75,7 +75,7 @@ class Interpolate(Step, Selector):
         self._refuse_types(tensors)
         self._refuse_grids(tensors)
         made = {
-            key: self._flattened(expr, key) if self.axes is None else self._resampled(expr, self._own_axes(expr), key)
+            key: self._flattened(expr, key, state.step) if self.axes is None else self._resampled(expr, self._own_axes(expr), key, state.step)
             for key, expr in tensors.items()
         }
         refuse_widths(tensors, {key: [expr] for key, expr in made.items()})
@@ -129,11 +129,11 @@ class Interpolate(Step, Selector):
         grid = self.grid or [side] * len(self.size)
         return grid if length > 0 and prod(grid) == length else []
 
-    def _flattened(self, expr: Expr, key: str) -> Expr:
+    def _flattened(self, expr: Expr, key: str, step: int) -> Expr:
         shape, axis = expr.spec.shape, (self.axis or 0) % len(expr.spec.shape)
         grid, behind = self._grid(expr), shape[axis] - self.suffix
         unfolded = Reshape(cut_out(expr, axis, self.prefix, behind), (*shape[:axis], *grid, *shape[axis + 1 :]))
-        made = self._resampled(unfolded, range(axis, axis + len(grid)), key)
+        made = self._resampled(unfolded, range(axis, axis + len(grid)), key, step)
         if made is unfolded:
             return expr
         folded = Reshape(made, (*shape[:axis], prod(self.size), *shape[axis + 1 :]))
@@ -141,7 +141,7 @@ class Interpolate(Step, Selector):
         before, after = ([cut_out(expr, axis, *span)] if span[0] < span[1] else [] for span in around)
         return side_by_side([*before, folded, *after], axis) if before or after else folded
 
-    def _resampled(self, expr: Expr, axes: Sequence[int], key: str) -> Expr:
+    def _resampled(self, expr: Expr, axes: Sequence[int], key: str, step: int) -> Expr:
         """The tensor with these axes of other sizes; itself where they have them."""
         method = Method(self.mode, self.align_corners, self.antialias)
         changes = [(axis, size) for axis, size in sorted(zip(axes, self.size, strict=True), reverse=True) if expr.spec.shape[axis] != size]
@@ -152,7 +152,7 @@ class Interpolate(Step, Selector):
         made = converted(expr, calculated_in([expr.spec.dtype]))
         for axis, size in changes:
             made = Resample(made, axis, size, method)
-        return converted(made, expr.spec.dtype, key) if changes else expr
+        return converted(made, expr.spec.dtype, key, step) if changes else expr
 
 
 STEP = Interpolate

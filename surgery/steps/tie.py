@@ -61,7 +61,13 @@ class Tie(Step, Selector):
         first, *others = present
         tensors = {key: state.table[key].expr for key in present}
         if others and self.policy == "error":
-            return state.fault(_tied_fault(f"{plural(len(present), 'key')} of one tensor are there", described(tensors), "say what becomes of them"))
+            return state.fault(
+                _tied_fault(
+                    f"{plural(len(present), 'key')} of one tensor are there",
+                    described(tensors),
+                    "`policy: drop` keeps the first of them, if they are equal",
+                )
+            )
         for key in others:
             state = self._equal(state, first, key)
         if self.policy != "duplicate":

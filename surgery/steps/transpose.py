@@ -37,8 +37,9 @@ class Transpose(Step, Selector):
         specs = {key: state.table[key].expr.spec for key in chosen.keys}
         wrong = [f"{key} ({spec})" for key, spec in specs.items() if self.order is not None and len(spec.shape) != len(self.order)]
         if wrong:
+            others = f"{plural(len(wrong), 'tensor')} {'has' if len(wrong) == 1 else 'have'}"
             raise PlanError(
-                f"`order` has {plural(len(self.order or ()), 'axis', 'axes')}, and {plural(len(wrong), 'tensor')} have another number",
+                f"`order` has {plural(len(self.order or ()), 'axis', 'axes')}, and {others} another number",
                 code="rank",
                 at=("order",),
                 notes=[listed(wrong)],

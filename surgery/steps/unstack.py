@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from surgery.errors import PlanError, RecipeError, listed, plural
@@ -54,6 +54,7 @@ class Unstack(Step, Selector):
         for size in sorted({expr.spec.shape[self.axis] for expr in inputs.values()}):
             keys = [key for key in inputs if inputs[key].spec.shape[self.axis] == size]
             names = result_names(self, keys, [self.to] * size, [(("i", index),) for index in range(size)])
+            _refuse_one_name(names)
             results |= {key: list(zip(names[key], parts[key], strict=True)) for key in keys}
         return put_in_place(state, results, keep_inputs=self.keep_inputs)
 
@@ -63,6 +64,13 @@ class Unstack(Step, Selector):
         for index in range(shape[axis]):
             origin = tuple(index if at == axis else 0 for at in range(len(shape)))
             yield Reshape(Slice(expr, origin, (*shape[:axis], 1, *shape[axis + 1 :])), rest)
+
+
+def _refuse_one_name(names: Mapping[str, Sequence[str]]) -> None:
+    for key, given in names.items():
+        if len(given) > 1 and len(set(given)) == 1:
+            title = f"the {len(given):,} tensors of `{key}` would all become `{given[0]}`"
+            raise PlanError(title, code="bad-template", at=("to",), help="write `{i}` where the index goes")
 
 
 def _refuse_sizes(inputs: Mapping[str, Expr], axis: int) -> None:

@@ -104,7 +104,7 @@ def test_the_top_level(text: str, code: str) -> None:
         ("load: {path: a, var_list: []}", "`var_list` is empty", ""),
         ("save: {path: a, format: tf, shard_size: 5 parsecs}", "`5 parsecs` is no size; write 20MB, 5GB or 2GiB", ""),
         ("save: {path: a, format: tf, shard_size: -5}", "`shard_size` is -5, and the least is 0", ""),
-        ("drop: {match: (?P<n>a), where: {n: [5]}}", "`n` wants 2 items, not 1", ""),
+        ("drop: {match: (?P<n>a), where: {n: [5]}}", "`n` wants at least 2 items, not 1", ""),
         ("drop: {where: {shape: [-2]}}", "item 0 of `shape` is -2, and the least is -1", ""),
         ("cast: {dtype: int8, overflow: clamp}", "`overflow` wants `error`, `saturate`, `inf` or `wrap`", ""),
         (
