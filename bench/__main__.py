@@ -19,11 +19,13 @@ from bench.planning import planning, start_up
 from bench.scale import scale
 from bench.sharing import sharing
 from bench.tables import Findings, Goal, goal_table
+from bench.values import values
 
 BENCHES: dict[str, tuple[Callable[[Setting], Findings], int]] = {
     "start-up": (start_up, 15),
     "planning": (planning, 5),
     "operations": (operations, 5),
+    "values": (values, 5),
     "sharing": (sharing, 5),
     "memory": (memory, 1),
     "inspect": (inspecting, 5),

@@ -13,7 +13,7 @@ from pathlib import Path
 Shapes = Mapping[str, tuple[int, ...]]
 
 LAYERS = 12
-_CODES = {"F32": 4, "BF16": 2}
+_CODES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
 _BLOCK_VALUES = 1 << 20
 _HEADS = 32
 
@@ -72,7 +72,7 @@ def _width(full: int, size: float) -> int:
 def write_model(path: Path, shapes: Shapes, code: str, *, sparse: bool = False) -> None:
     """A safetensors file, its folder included: normal random values, the same million again and again, or one hole.
 
-    `code` is safetensors' name of the element type, F32 or BF16.
+    `code` is safetensors' name of the element type, F32, BF16 or F8_E4M3.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header: dict[str, dict[str, object]] = {}
@@ -100,6 +100,8 @@ def _random_values(code: str) -> bytes:
     block = array("f", (numbers.gauss() for _ in range(_BLOCK_VALUES))).tobytes()
     if code == "F32":
         return block
+    if code == "F8_E4M3":
+        return bytes(byte & 0xBF for byte in numbers.randbytes(_BLOCK_VALUES))  # below 2, and never NaN
     upper = bytearray(len(block) // 2)  # a bfloat16 is the upper half of a float32
     upper[0::2], upper[1::2] = block[2::4], block[3::4]
     return bytes(upper)
