@@ -25,8 +25,9 @@ _SMALL_GAP = 64 << 10
 """Elements that lie closer together than this are read as one range: to read another costs more than to read so many bytes."""
 _EXAMPLES = 32
 """So many of the ranges are looked at to tell what they cost."""
-_MOST_COPIES = 1 << 12
-"""More runs than this are gathered instead of copied one by one, where values of the type can be held in memory."""
+_MANY_COPIES = 1 << 12
+_SHORTEST_COPY = 16 << 10
+"""So many runs of neighbours that have fewer bytes are gathered instead of copied one by one, where values of the type can be held in memory."""
 
 
 class _Pick(NamedTuple):
@@ -97,10 +98,11 @@ class Take(Expr):
         if prod(self.spec.shape[: self.axis]) != 1 or child.view() is None:
             return None
         pieces: list[Extent] = []
+        shortest = _SHORTEST_COPY if self.spec.dtype.itemsize else 0
         for number, (low, high) in enumerate(_consecutive(self.indices)):
             shape = _with(whole(child.spec.shape), self.axis, (low, high))
             stored = Slice(child, tuple(start for start, _ in shape), extent_of(shape)).view()
-            if stored is None or (number >= _MOST_COPIES and self.spec.dtype.itemsize):
+            if stored is None or (number == _MANY_COPIES and sum(piece.nbytes for piece in pieces) < number * shortest):
                 return None
             pieces += stored
         return tuple(pieces)
