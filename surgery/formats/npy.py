@@ -51,10 +51,16 @@ _REFUSED = {
     "f": "extended precision differs from machine to machine",
     "c": "extended precision differs from machine to machine",
 }
+_NO_NUMBERS = frozenset("OSUMm")
+"""The first letters of what is no tensor in any format; the rest of the refused are numbers, which would be lost."""
 _FIELD = re.compile(
     r"""\s*(?P<q>["'])(?P<name>descr|fortran_order|shape)(?P=q)\s*:\s*"""
     r"""(?:(?P<p>["'])(?P<text>[^"'\\]+)(?P=p)|(?P<flag>True|False)|\((?P<sizes>[0-9,\sL]*)\))\s*(?:,|(?=\}))"""
 )
+
+
+class NoTensor(UnsupportedFeature):
+    """An array of something that is no number, so that a table of tensors is complete without it; its first note tells of what."""
 
 
 class Array(NamedTuple):
@@ -87,6 +93,11 @@ def read_header(head: Callable[[int], bytes], label: str) -> Array:
     """Parse an npy header; `head(n)` gives the first n bytes of the content, or fewer where it is shorter.
 
     The header is a Python literal, and is matched rather than evaluated: nothing in it can run, nest or grow.
+
+    Raises:
+        CorruptFile: a header that is none, or does not fit.
+        NoTensor: objects, text, dates, records.
+        UnsupportedFeature: numbers of a type that is not known, or cannot be.
     """
     prologue = head(12)
     version = tuple(prologue[6:8])
@@ -108,7 +119,7 @@ def _described(text: str, header_nbytes: int, label: str) -> Array:
         fields[field["name"]] = field
         at = field.end()
     if re.search(r"""["']descr["']\s*:\s*\[""", body):
-        raise UnsupportedFeature(f"{label} is a structured array", notes=[body[:200]], help="save its fields as arrays of their own")
+        raise NoTensor(f"{label} is a structured array", notes=["records are no tensors", body[:200]], help="save its fields as arrays of their own")
     fits = body.startswith("{") and body[at:].strip() == "}" and len(fields) == 3
     if not fits or fields["descr"]["text"] is None or fields["fortran_order"]["flag"] is None or fields["shape"]["sizes"] is None:
         raise corrupt(f"{label} has an npy header that describes no array", body[:200])
@@ -136,8 +147,10 @@ def _dtype(descr: str, label: str) -> tuple[DType, bool]:
     dtype = _CODES.get(descr[1:])
     if dtype is not None and (descr[0] in "<>" or (descr[0] == "|" and dtype.itemsize == 1)):
         return dtype, descr[0] == ">" and dtype.itemsize > 1
-    reason = _REFUSED.get(descr.lstrip("<>|=")[:1], "it is none of numpy's types for tensors")
-    raise UnsupportedFeature(
+    letter = descr.lstrip("<>|=")[:1]
+    reason = _REFUSED.get(letter, "it is none of numpy's types for tensors")
+    refusal = NoTensor if letter in _NO_NUMBERS else UnsupportedFeature
+    raise refusal(
         f"{label} has the element type {descr!r}",
         notes=[reason],
         help="save it from Python as a type that numpy has by itself, or as safetensors",

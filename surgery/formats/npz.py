@@ -1,16 +1,16 @@
 """Numpy's files: `.npz` archives of arrays, and a single array as `.npy`. Serves probe (index) and physical planning (layout).
 
 Reads stored members as byte ranges and deflated ones through a codec; writes what `numpy.savez` writes, byte for byte.
-Holds what numpy itself holds: bool, integers, float16 to float64, complex. Refused by name: object arrays (pickles), text,
-dates, structured types, and ml_dtypes arrays, which numpy saves without the name of their type. Zip members carry a CRC-32
-over every byte: it is checked where a member has to be inflated, and made while writing. Source of format facts: numpy.lib.format.
+Holds what numpy itself holds: bool, integers, float16 to float64, complex. Left out of archives with a note: object arrays (pickles),
+text, dates, structured types. Refused by name: ml_dtypes arrays, which numpy saves without the name of their type. Zip members carry a
+CRC-32 over every byte: it is checked where a member has to be inflated, and made while writing. Source of format facts: numpy.lib.format.
 """
 
 from __future__ import annotations
 
 import posixpath
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -55,11 +55,11 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
     """List the arrays in the order of the archive's directory; the key of a single `.npy` is the file's name without suffix.
 
     Reads the directory and the head of each member. Arrays in Fortran order come as a transposition of what is stored. The
-    CRC-32 of a stored member is kept for whoever reads its bytes.
+    CRC-32 of a stored member is kept for whoever reads its bytes. Arrays that are no tensors are left out, and `notes` name them.
 
     Raises:
         CorruptFile: an archive or npy header that contradicts itself or the file's size.
-        UnsupportedFeature: an element type without a tensor behind it, members that are no arrays, encryption, other compression.
+        UnsupportedFeature: numbers of a type that is not known, members that are no arrays, encryption, other compression; arrays, and no tensor.
     """
     file, read = disk.open(location)
     file = file._replace(checksum_kind="crc32")
@@ -74,7 +74,32 @@ def index(location: str, disk: Disk, *, strict: bool = True) -> Indexed:
             notes=[listed(others)],
             help="take them out of the archive; members of an npz end in .npy",
         )
-    return Indexed(NAME, location, {member.name.removesuffix(".npy"): _index_member(file, read, member) for member in found}, {}, (file,))
+    tensors, refused = _index_members(file, read, found)
+    if refused and not tensors:
+        raise next(iter(refused.values()))
+    return Indexed(NAME, location, tensors, {}, (file,), notes=tuple(_left_out(refused)))
+
+
+def _index_members(file: SourceFile, read: ReadAt, members: Sequence[zips.Member]) -> tuple[dict[str, Expr], dict[str, npy.NoTensor]]:
+    """The tensors of an archive, and why the rest of its arrays are none."""
+    tensors: dict[str, Expr] = {}
+    refused: dict[str, npy.NoTensor] = {}
+    for member in members:
+        key = member.name.removesuffix(".npy")
+        try:
+            tensors[key] = _index_member(file, read, member)
+        except npy.NoTensor as fault:
+            refused[key] = fault
+    return tensors, refused
+
+
+def _left_out(refused: Mapping[str, npy.NoTensor]) -> Iterator[str]:
+    """One note for each reason."""
+    keys: dict[str, list[str]] = {}
+    for key, fault in refused.items():
+        keys.setdefault(fault.notes[0], []).append(f"`{key}`")
+    for reason, names in keys.items():
+        yield f"{listed(names)} left out: {reason}"
 
 
 def _index_npy(file: SourceFile, read: ReadAt) -> Expr:

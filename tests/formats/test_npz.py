@@ -165,6 +165,37 @@ def test_a_newer_npy_version_is_refused(tmp_path: Path) -> None:
     assert "version from 1 to 3" in fault_of(tmp_path / "a.npy", npy_of("{}", version=b"\x04\x00")).title
 
 
+def test_arrays_that_are_no_tensors_are_left_out_of_an_archive(tmp_path: Path) -> None:
+    no_tensors = {name: np.load(DATA / f"{name}.npy", allow_pickle=True) for name in ("object", "text", "bytes", "date", "structured")}
+    np.savez(tmp_path / "a.npz", w=np.float32(MATRIX), **no_tensors, names=np.array(["x"]))
+    found = npz.index(str(tmp_path / "a.npz"), FolderDisk())
+    assert list(found.tensors) == ["w"]
+    assert found.notes == (
+        "`object` left out: object arrays are pickles, and pickles run code",
+        "`text`, `names` left out: arrays of text are no tensors",
+        "`bytes` left out: arrays of bytes are no tensors",
+        "`date` left out: dates are no tensors",
+        "`structured` left out: records are no tensors",
+    )
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_sparse_matrix_of_scipy_is_read_without_the_name_of_its_kind(tmp_path: Path, save: Callable[..., None]) -> None:
+    """The members that `scipy.sparse.save_npz` writes."""
+    save(tmp_path / "a.npz", indices=np.int32([1]), indptr=np.int32([0, 1]), format=b"csr", shape=np.int64([1, 2]), data=np.float32([5]))
+    assert list(npz.index(str(tmp_path / "a.npz"), FolderDisk()).tensors) == ["indices", "indptr", "shape", "data"]
+
+
+def test_an_archive_without_a_tensor_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.array(["x"]), b=np.array([b"y"]))
+    assert "`a.npy` in" in fault_of(tmp_path / "a.npz", (tmp_path / "a.npz").read_bytes()).title
+
+
+def test_numbers_of_a_lost_type_are_not_left_out(tmp_path: Path) -> None:
+    stored = zip_of({"a.npy": ONE, "b.npy": (DATA / "bfloat16.npy").read_bytes()})
+    assert "`b.npy` in" in fault_of(tmp_path / "a.npz", stored).title
+
+
 # Hostile archives
 
 
