@@ -16,6 +16,8 @@ from surgery.errors import PlanError, UnsupportedFeature, listed, plural
 from surgery.expr import Expr
 from surgery.tensors import SourceFile, TensorSpec
 
+_KEY_SHOWN = 200
+"""Characters of a key that a message spells out."""
 ReadAt = Callable[[int, int], bytes]
 """Bytes `start` to `stop` of one file. Raises CorruptFile where the file ends before `stop`."""
 
@@ -187,6 +189,30 @@ def required(package: str, extra: str) -> ModuleType:
             code="missing-package",
             help=f"pip install 'model-surgery[{extra}]'",
         ) from None
+
+
+def refuse_keys(format_name: str, faults: Mapping[str, str], help: str = "`rename` or `drop` {}") -> None:
+    """Refuse an output with keys that the format cannot hold, given what is wrong with each; `{}` in `help` becomes "it" or "them".
+
+    Raises:
+        PlanError: with code `key-not-storable`, if there are any.
+    """
+    if not faults:
+        return
+    key, fault = next(iter(faults.items()))
+    told = listed([f"{name[:_KEY_SHOWN]!r} ({what})" for name, what in faults.items()])
+    raise PlanError(
+        f"{format_name} cannot hold the key {key[:_KEY_SHOWN]!r}: {fault}",
+        code="key-not-storable",
+        notes=[f"{len(faults):,} keys are affected: {told}"] if len(faults) > 1 else (),
+        help=help.format("it" if len(faults) == 1 else "them"),
+        data={"keys": list(faults)},
+    )
+
+
+def text_fault(text: str) -> str:
+    """What is wrong with a key where it has to be UTF-8: nothing (""), or surrogates, which stand for bytes that are not."""
+    return "it is not UTF-8" if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text) else ""
 
 
 def refuse_dtypes(bundle: Bundle, format_name: str, holds: Callable[[TensorSpec], bool]) -> None:

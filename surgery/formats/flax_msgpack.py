@@ -13,7 +13,7 @@ from typing import Any
 from surgery.errors import PlanError, SourceError, plural
 from surgery.expr import Expr, Slice
 from surgery.formats import suffixes
-from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes
+from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes, refuse_keys, text_fault
 from surgery.formats.flax_tree import CHUNKED, DEEPEST, NDARRAY, SCALAR, TYPES, Tree, array_of, packed_leaf
 from surgery.formats.msgpack import Reader, head, pack
 
@@ -92,8 +92,7 @@ def layout(bundle: Bundle) -> Layout:
         raise PlanError(fact, code="too-many-tensors", help="save several files, each with a part of the keys")
     root: dict[str, Any] = {}
     leaves = _leaves(bundle)
-    for key in (*bundle.tensors, *leaves):
-        _insert(root, key)
+    refuse_keys(NAME, {key: fault for key in (*bundle.tensors, *leaves) if (fault := _insert(root, key))})
     writer = _Writer(name, bundle, leaves)
     writer.write_map(root)
     left_out = len(bundle.metadata) - len(leaves)
@@ -117,27 +116,22 @@ def _leaves(bundle: Bundle) -> dict[str, bytes]:
     return leaves
 
 
-def _insert(root: dict[str, Any], key: str) -> None:
-    """Put a key at its place in the tree, where it stands for itself. Raises PlanError."""
+def _insert(root: dict[str, Any], key: str) -> str:
+    """Put a key at its place in the tree, where it stands for itself; tells why it cannot be there, or ""."""
     *names, last = key.split("/")
-    fault = f"it has more than {DEEPEST} names" if len(names) >= DEEPEST else ""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        fault = "it is not UTF-8"
+    if len(names) >= DEEPEST:
+        return f"it has more than {DEEPEST} names"
+    if CHUNKED in (*names, last):
+        return "flax marks chunks with that name"
     node: Any = root
-    for name in names if not fault else ():
+    for name in names:
         node = node.setdefault(name, {})
         if isinstance(node, str):
-            fault = f"`{node}` cannot be an array and a mapping at once"
-            break
-    if not fault and last in node:
-        fault = "it cannot be an array and a mapping at once"
-    if not fault and CHUNKED in (*names, last):
-        fault = "flax marks chunks with that name"
-    if fault:
-        raise PlanError(f"flax cannot hold the key {key[:200]!r}: {fault}", code="key-not-storable", help="`rename` or `drop` it")
+            return f"`{node}` cannot be an array and a mapping at once"
+    if last in node:
+        return "it cannot be an array and a mapping at once"
     node[last] = key
+    return text_fault(key)
 
 
 class _Writer:

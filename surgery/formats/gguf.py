@@ -17,7 +17,7 @@ from typing import NamedTuple
 from surgery.errors import PlanError, UnsupportedFeature, plural
 from surgery.expr import Expr, Stored
 from surgery.formats import suffixes
-from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, ReadAt, refuse_dtypes
+from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, ReadAt, refuse_dtypes, refuse_keys, text_fault
 from surgery.formats.gguf_cursor import Cursor
 from surgery.formats.gguf_split import first_in, joined
 from surgery.formats.gguf_types import CODE_OF, TYPES
@@ -198,6 +198,7 @@ def layout(bundle: Bundle) -> Layout:
     if len(bundle.tensors) > _MOST_TENSORS:
         fact = f"a gguf file holds {_MOST_TENSORS:,} tensors here, not {len(bundle.tensors):,}"
         raise PlanError(fact, code="too-many-tensors", help="save several files, each with a part of the keys")
+    refuse_keys(NAME, {key: fault for key in bundle.tensors if (fault := text_fault(key))})
     values = _values(bundle)
     alignment = int.from_bytes(values[_ALIGNMENT_KEY].data, "little") if _ALIGNMENT_KEY in values else _ALIGNMENT
     parts = [_MAGIC, struct.pack("<IQQ", _VERSION, len(bundle.tensors), len(values))]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from surgery.errors import PlanError, plural
 from surgery.expr import Expr
 from surgery.formats import suffixes
-from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes
+from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, refuse_dtypes, refuse_keys, text_fault
 from surgery.formats.hdf5_content import Content, find
 from surgery.formats.hdf5_tree import DEPTH_LIMIT, metadata_of, read_tree
 from surgery.formats.hdf5_types import AXES_LIMIT
@@ -91,38 +91,39 @@ def starts_of(tensors: Mapping[str, Expr]) -> dict[str, int]:
 def grouped(tensors: Mapping[str, Expr], starts: Mapping[str, int], *, root: dict[str, Attribute], opaque_bfloat16: bool = False) -> Group:
     """The groups that the keys spell. Raises PlanError for keys and shapes that HDF5 cannot hold."""
     top = Group({}, root)
+    faults: dict[str, str] = {}
     for key, expr in tensors.items():
-        _refuse(key, expr)
-        *scopes, name = key.split("/")
-        group = top
-        for scope in scopes:
-            member = group.members.setdefault(scope, Group({}, {}))
-            if isinstance(member, Dataset):
-                raise _not_storable(key, f"`{scope}` would be a tensor and a scope")
-            group = member
-        if name in group.members:
-            raise _not_storable(key, "it would be a tensor and a scope")
+        if len(expr.spec.shape) > AXES_LIMIT:
+            raise PlanError(f"`{key}` has {len(expr.spec.shape)} axes; HDF5 has at most {AXES_LIMIT}", code="shape-not-storable", help="`reshape` it")
         opaque = opaque_bfloat16 and expr.spec.dtype.name == "bfloat16"
-        group.members[name] = Dataset(expr.spec, starts[key], {"dtype": "bfloat16"} if opaque else {}, opaque)
+        dataset = Dataset(expr.spec, starts[key], {"dtype": "bfloat16"} if opaque else {}, opaque)
+        if fault := _key_fault(key) or _insert(top, key, dataset):
+            faults[key] = fault
+    refuse_keys("HDF5", faults)
     return top
 
 
-def _refuse(key: str, expr: Expr) -> None:
+def _insert(group: Group, key: str, dataset: Dataset) -> str:
+    """Put a dataset at its place below a group; tells why it cannot be there, or ""."""
+    *scopes, name = key.split("/")
+    for scope in scopes:
+        member = group.members.setdefault(scope, Group({}, {}))
+        if isinstance(member, Dataset):
+            return f"`{scope}` would be a tensor and a scope"
+        group = member
+    if name in group.members:
+        return "it would be a tensor and a scope"
+    group.members[name] = dataset
+    return ""
+
+
+def _key_fault(key: str) -> str:
     parts = key.split("/")
     if any(part in ("", ".") for part in parts) or "\0" in key:
-        raise _not_storable(key, "an empty name, `.` and NUL are no names")
+        return "an empty name, `.` and NUL are no names"
     if len(parts) > DEPTH_LIMIT or len(key) > _NAME_LIMIT:
-        raise _not_storable(key, f"it is longer than {_NAME_LIMIT:,} characters or {DEPTH_LIMIT} scopes")
-    try:
-        key.encode()
-    except UnicodeEncodeError as fault:
-        raise _not_storable(key, "it is not UTF-8") from fault
-    if len(expr.spec.shape) > AXES_LIMIT:
-        raise PlanError(f"`{key}` has {len(expr.spec.shape)} axes; HDF5 has at most {AXES_LIMIT}", code="shape-not-storable", help="`reshape` it")
-
-
-def _not_storable(key: str, reason: str) -> PlanError:
-    return PlanError(f"HDF5 cannot hold the key {key[:200]!r}: {reason}", code="key-not-storable", help="`rename` or `drop` it")
+        return f"it is longer than {_NAME_LIMIT:,} characters or {DEPTH_LIMIT} scopes"
+    return text_fault(key)
 
 
 def written(bundle: Bundle, root: Group) -> tuple[tuple[FileLayout, ...], tuple[Patch, ...]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from surgery.errors import PlanError, SourceError, UnsupportedFeature
 from surgery.formats import keras_shards, zips
-from surgery.formats.base import Bundle, Disk, Indexed, Layout, ReadAt, refuse_dtypes
+from surgery.formats.base import Bundle, Disk, Indexed, Layout, ReadAt, refuse_dtypes, refuse_keys
 from surgery.formats.hdf5 import grouped, starts_of, written
 from surgery.formats.hdf5_attributes import attributes
 from surgery.formats.hdf5_content import Content, find
@@ -210,9 +210,15 @@ def _with_lists(bundle: Bundle, starts: Mapping[str, int]) -> Group:
     whole = any(key.startswith(f"{_MODEL}/") for key in bundle.tensors)
     root = grouped(bundle.tensors, starts, root=dict(bundle.metadata))
     weights: dict[str, list[str]] = {}
+    faults: dict[str, str] = {}
     for key in bundle.tensors:
-        group, name = _cut(key, whole)
-        weights.setdefault(group, []).append(name)
+        scope, layer, name = _cut(key, whole)
+        if not layer:
+            faults[key] = "it has no layer"
+        elif max(len(layer.encode()), len(name.encode())) > MESSAGE_LIMIT:
+            faults[key] = "a name in it is longer than Keras can list"
+        weights.setdefault(scope + layer, []).append(name)
+    refuse_keys("Keras", faults, f"`rename` {{}} to {_MODEL + '/' if whole else ''}LAYER/NAME, or save as hdf5")
     scope = _group(root, _MODEL) if whole else root
     layers = [group.rpartition("/")[2] for group in weights if group not in (_OPTIMIZER, _TOP_LEVEL, f"{_MODEL}/{_TOP_LEVEL}")]
     scope.attributes.update(_pieces("layer_names", layers))
@@ -224,17 +230,11 @@ def _with_lists(bundle: Bundle, starts: Mapping[str, int]) -> Group:
     return root
 
 
-def _cut(key: str, whole: bool) -> tuple[str, str]:
-    """A key as the group that lists it, and its name in there. Raises PlanError where it has no layer."""
+def _cut(key: str, whole: bool) -> tuple[str, str, str]:
+    """A key as the scope of layers, the layer that lists it ("" where it has none), and its name in there."""
     scope = f"{_MODEL}/" if whole and not key.startswith(f"{_OPTIMIZER}/") else ""
     layer, cut, name = key.removeprefix(scope).partition("/")
-    if not cut or not key.startswith(scope):
-        raise PlanError(
-            f"Keras cannot hold the key `{key[:200]}`: it has no layer",
-            code="key-not-storable",
-            help=f"`rename` it to {scope}LAYER/NAME, or save as hdf5",
-        )
-    return scope + layer, name
+    return (scope, layer, name) if cut and key.startswith(scope) else (scope, "", key)
 
 
 def _group(root: Group, path: str) -> Group:
@@ -246,10 +246,8 @@ def _group(root: Group, path: str) -> Group:
 
 
 def _pieces(list_name: str, names: list[str]) -> dict[str, list[str] | str]:
-    """A list of names, cut into as few equal pieces as fit into attributes. Raises PlanError for a name that fits into none."""
+    """A list of names, cut into as few equal pieces as fit into attributes, none of which is longer than one may be."""
     width = max((len(name.encode()) for name in names), default=1)
-    if width > MESSAGE_LIMIT:
-        raise PlanError("a name is longer than Keras can list", code="key-not-storable", help="`rename` it")
     size = max(1, MESSAGE_LIMIT // width)
     if len(names) <= size:
         return {list_name: names}

@@ -18,7 +18,7 @@ from surgery.checksums import crc32_combine
 from surgery.errors import KeyCollisionError, PlanError, SourceError, UnsupportedFeature, listed, plural
 from surgery.expr import Expr
 from surgery.formats import npy, suffixes, zips
-from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, ReadAt, refuse_dtypes
+from surgery.formats.base import Bundle, Disk, FileLayout, Indexed, Layout, Patch, Placement, ReadAt, refuse_dtypes, refuse_keys, text_fault
 from surgery.formats.deflate import MOST_INFLATION, Deflated, damaged
 from surgery.tensors import Extent, SourceFile
 
@@ -186,17 +186,17 @@ def _layout_npy(bundle: Bundle, folder: str, name: str, notes: tuple[str, ...]) 
 
 
 def _refuse_keys(tensors: Mapping[str, Expr]) -> None:
+    refuse_keys(NAME, {key: fault for key in tensors if (fault := _key_fault(key))})
     for key in tensors:
-        fault = "it contains a NUL" if "\0" in key else ""
-        try:
-            fault = fault or ("it is longer than 65,531 bytes" if len(key.encode()) > 0xFFFF - len(".npy") else "")
-        except UnicodeEncodeError:
-            fault = "it is not UTF-8"
-        if fault:
-            raise PlanError(f"npz cannot hold the key {key[:200]!r}: {fault}", code="key-not-storable", help="`rename` or `drop` it")
         if f"{key}.npy" in tensors:
             collisions = {key: [key, f"{key}.npy"]}
             raise KeyCollisionError(f"numpy would take `{key}` and `{key}.npy` for one", help="`rename` one", data={"collisions": collisions})
+
+
+def _key_fault(key: str) -> str:
+    if "\0" in key:
+        return "it contains a NUL"
+    return text_fault(key) or ("it is longer than 65,531 bytes" if len(key.encode()) > 0xFFFF - len(".npy") else "")
 
 
 class _Slot(NamedTuple):

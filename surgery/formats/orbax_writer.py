@@ -14,7 +14,7 @@ from typing import Any
 
 from surgery.errors import KeyCollisionError, PlanError
 from surgery.expr import Expr
-from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, refuse_dtypes
+from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, refuse_dtypes, refuse_keys, text_fault
 from surgery.formats.ocdbt import MANIFEST
 from surgery.formats.ocdbt_writer import Entry, written
 from surgery.formats.zarr_metadata import AXES_LIMIT, V2_CODES
@@ -69,10 +69,8 @@ def _is_stale(kept: frozenset[str], name: str) -> bool:
 def _refuse_keys(tensors: Mapping[str, Expr]) -> None:
     scopes: dict[str, str] = {}
     names: dict[str, str] = {}
+    refuse_keys("Orbax", {key: fault for key in tensors if (fault := _key_fault(key))})
     for key, expr in tensors.items():
-        fault = _key_fault(key)
-        if fault:
-            raise PlanError(f"Orbax cannot hold the key {key[:200]!r}: {fault}", code="key-not-storable", help="`rename` or `drop` it")
         if len(expr.spec.shape) > AXES_LIMIT or 0 in expr.spec.shape:
             what = "no elements" if 0 in expr.spec.shape else f"{len(expr.spec.shape)} axes"
             help = "`drop` it" if 0 in expr.spec.shape else "`reshape` it"
@@ -96,10 +94,7 @@ def _key_fault(key: str) -> str:
         return "a name in it is empty"
     if "\0" in key:
         return "it contains a NUL"
-    try:
-        return f"it is longer than {_KEY_LIMIT:,} bytes" if len(key.encode()) > _KEY_LIMIT else ""
-    except UnicodeEncodeError:
-        return "it is not UTF-8"
+    return text_fault(key) or (f"it is longer than {_KEY_LIMIT:,} bytes" if len(key.encode()) > _KEY_LIMIT else "")
 
 
 def _stored_name(key: str) -> str:

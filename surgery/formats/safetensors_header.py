@@ -18,7 +18,7 @@ from typing import Any
 from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile, PlanError, UnsupportedFeature
 from surgery.expr import Expr, Stored
-from surgery.formats.base import Bundle, ReadAt
+from surgery.formats.base import Bundle, ReadAt, refuse_keys, text_fault
 from surgery.formats.json_shape import like_header
 from surgery.tensors import Extent, SourceFile, TensorSpec
 
@@ -253,8 +253,10 @@ def index_text(tensors: Mapping[str, Expr], weight_map: Mapping[str, str]) -> by
 
 def refuse_text(bundle: Bundle) -> None:
     """The header is UTF-8 and reserves one key; surrogates stand for bytes that are not."""
-    for key in (*filterfalse(str.isascii, bundle.tensors), *bundle.metadata, *bundle.metadata.values()):
-        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
-            raise PlanError(f"safetensors cannot hold {key!r}: it is not UTF-8", code="key-not-storable", help="`rename` or `drop` it")
-    if "__metadata__" in bundle.tensors:
-        raise PlanError("safetensors reserves the key `__metadata__`", code="key-not-storable", help="`rename` or `drop` it")
+    faults = {key: fault for key in filterfalse(str.isascii, bundle.tensors) if (fault := text_fault(key))}
+    reserved = {"__metadata__": "the format reserves it"} if "__metadata__" in bundle.tensors else {}
+    refuse_keys("safetensors", faults | reserved)
+    for key, text in bundle.metadata.items():
+        if text_fault(key) or text_fault(text):
+            help = "set it to other text, or take the key away with null"
+            raise PlanError(f"safetensors cannot hold metadata {key!r}: it is not UTF-8", code="bad-option", at=("metadata",), help=help)

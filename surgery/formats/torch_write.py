@@ -18,7 +18,7 @@ from surgery.dtypes import DTYPES
 from surgery.errors import PlanError
 from surgery.expr import Expr
 from surgery.formats import suffixes, zips
-from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, refuse_dtypes
+from surgery.formats.base import Bundle, FileLayout, Layout, Patch, Placement, refuse_dtypes, refuse_keys, text_fault
 from surgery.formats.safetensors_header import index_text
 from surgery.formats.torch_objects import NEWER_TYPES, STORAGE_TYPES
 from surgery.regions import strides_of
@@ -50,9 +50,7 @@ def layout(bundle: Bundle) -> Layout:
         PlanError: a dtype or key that PyTorch cannot hold, a path or `shard_size` that cannot be.
     """
     refuse_dtypes(bundle, "PyTorch", lambda spec: spec.dtype in HELD)
-    for key in bundle.tensors:
-        if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):
-            raise PlanError(f"PyTorch cannot hold {key!r}: it is not UTF-8", code="key-not-storable", help="`rename` or `drop` it")
+    refuse_keys("PyTorch", {key: fault for key in bundle.tensors if (fault := text_fault(key))})
     shard_size = bundle.options.get("shard_size")
     if shard_size is not None:
         return _layout_shards(bundle, shard_size)

@@ -292,6 +292,13 @@ def test_keys_that_are_no_tree_are_refused(tmp_path: Path, keys: tuple[str, ...]
     assert fault.value.help
 
 
+def test_all_keys_that_are_no_tree_are_named(tmp_path: Path) -> None:
+    raw = RawFile(tmp_path / "raw")
+    with pytest.raises(PlanError) as fault:
+        flax.layout(bundle(str(tmp_path / "out.msgpack"), {key: raw.tensor(FLOATS, bytes(24)) for key in ("a", "a/b", "c/d", "c")}))
+    assert fault.value.data == {"keys": ["a/b", "c"]}
+
+
 @pytest.mark.parametrize("text", [str(1 << 64), '{"bytes": "x"}', '{"bytes": "00", "ext": 300}', '{"complex": 5}', "[" * 900 + "]" * 900])
 def test_metadata_that_msgpack_cannot_hold_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(PlanError) as fault:

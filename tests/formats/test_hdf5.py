@@ -412,6 +412,13 @@ def test_keys_that_are_no_paths_are_refused(tmp_path: Path, keys: list[str]) -> 
     assert fault.value.code == "key-not-storable"
 
 
+def test_all_keys_that_are_no_paths_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlanError) as fault:
+        saved(tmp_path, ["a", "a/b", "ok", "c//d"])
+    assert fault.value.data == {"keys": ["a/b", "c//d"]}
+    assert fault.value.notes == ("2 keys are affected: 'a/b' (`a` would be a tensor and a scope), 'c//d' (an empty name, `.` and NUL are no names)",)
+
+
 def test_more_axes_than_hdf5_has_are_refused(tmp_path: Path) -> None:
     tensor = RawFile(tmp_path / "raw.bin").tensor(TensorSpec(DTYPES["int8"], (1,) * 33), b"\1")
     with pytest.raises(PlanError) as fault:

@@ -227,3 +227,19 @@ def test_what_keras_could_not_load_is_refused(tmp_path: Path, name: str, keys: l
         save(tmp_path, name, keys)
     assert fault.value.code == code
     assert fault.value.help
+
+
+def test_all_keys_without_a_layer_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlanError) as fault:
+        save(tmp_path, "x.h5", ["w", "dense/kernel", "b"])
+    assert fault.value.title == "Keras cannot hold the key 'w': it has no layer"
+    assert fault.value.notes == ("2 keys are affected: 'w' (it has no layer), 'b' (it has no layer)",)
+    assert fault.value.help == "`rename` them to LAYER/NAME, or save as hdf5"
+    assert fault.value.data == {"keys": ["w", "b"]}
+
+
+def test_names_that_are_longer_than_a_list_of_keras_are_named(tmp_path: Path) -> None:
+    long = "ä" * 40_000
+    with pytest.raises(PlanError, match="a name in it is longer than Keras can list") as fault:
+        save(tmp_path, "x.h5", [f"a/{long}", "a/w", f"b/{long}"])
+    assert fault.value.data == {"keys": [f"a/{long}", f"b/{long}"]}

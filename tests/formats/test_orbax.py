@@ -164,6 +164,12 @@ def test_keys_that_are_no_paths_are_refused(tmp_path: Path, keys: list[str]) -> 
     assert fault.value.code == "key-not-storable"
 
 
+def test_all_keys_that_are_no_paths_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlanError) as fault:
+        saved(tmp_path, ["/a", "ok", "a\0"])
+    assert fault.value.data == {"keys": ["/a", "a\0"]}
+
+
 @pytest.mark.parametrize("keys", [["a", "a/b"], ["a/b", "a"], ["a.b", "a/b"]])
 def test_keys_that_orbax_would_mix_up_are_refused(tmp_path: Path, keys: list[str]) -> None:
     with pytest.raises(PlanError) as fault:

@@ -158,7 +158,7 @@ def test_a_single_file_sweeps_nothing_away() -> None:
 
 @pytest.mark.parametrize(
     ("key", "says"),
-    [("bad\udcff", "it is not UTF-8"), ("__metadata__", "reserves the key `__metadata__`")],
+    [("bad\udcff", "it is not UTF-8"), ("__metadata__", "the format reserves it")],
 )
 def test_refuses_keys_that_the_header_cannot_hold(raw: RawFile, key: str, says: str) -> None:
     with pytest.raises(PlanError, match=says) as fault:
