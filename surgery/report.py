@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NUMBERED = re.compile(r"\d+")
 _ALL_ZERO = str.maketrans("123456789", "000000000")
 _SHOWN_KEYS = 12
+_LISTING_WIDTH = 120
 _DEEPEST = 50
 _LONGEST_YAML_KEY = 1000  # `key: value` on one line allows 1024 characters
 _MOST_DIGITS = 18
@@ -177,7 +178,10 @@ def listing(checkpoint: Checkpoint) -> str:
     from pprint import pformat
 
     pairs = [(key, list(checkpoint[key].shape)) for key in sorted(checkpoint, key=lambda key: key.encode("utf-8", "surrogateescape"))]
-    return pformat(pairs, width=120)
+    rows = [repr(pair) for pair in pairs]
+    if sum(map(len, rows)) <= _LISTING_WIDTH or max(map(len, rows)) > _LISTING_WIDTH - 2:
+        return pformat(pairs, width=_LISTING_WIDTH)
+    return "[" + ",\n ".join(rows) + "]"  # the same, in a tenth of the time
 
 
 def tree(tensors: Mapping[str, Expr]) -> str:

@@ -86,13 +86,16 @@ def members(file: SourceFile, read: ReadAt) -> tuple[Member, ...]:
 
 def content_start(file: SourceFile, read: ReadAt, member: Member) -> int:
     """Where the member's bytes begin: behind its local header. Raises CorruptFile where that contradicts the directory."""
-    fields = _LOCAL.unpack(read(member.start, member.start + _LOCAL.size))
+    name_stop = member.start + _LOCAL.size + len(member.name.encode())
+    head = read(member.start, min(name_stop, file.nbytes))  # name and all in one range: there may be 100,000 members
+    fields = _LOCAL.unpack_from(head)
     method, name_nbytes, extra_nbytes = fields[3], fields[9], fields[10]
     name_start = member.start + _LOCAL.size
     start: int = name_start + name_nbytes + extra_nbytes
     if fields[0] != b"PK\3\4" or method != member.method or start + member.stored_nbytes > member.limit:
         raise corrupt(file, f"has a local header for `{member.name}` that contradicts the directory", member.start, member.limit)
-    if _name(read(name_start, name_start + name_nbytes), fields[2]) != member.name:
+    name = head[_LOCAL.size :] if len(head) == _LOCAL.size + name_nbytes else read(name_start, name_start + name_nbytes)
+    if _name(name, fields[2]) != member.name:
         raise corrupt(file, f"calls `{member.name}` by another name in its local header", member.start, start)
     return start
 

@@ -278,6 +278,12 @@ def test_damage_in_deflated_data_is_noticed(tmp_path: Path, damage: Callable[[by
         array_of(tmp_path / "a.npz", "a")
 
 
+def test_a_name_of_old_zip_programs_is_read(tmp_path: Path) -> None:
+    """It is longer as UTF-8 than in the archive, and than all that comes behind it."""
+    (tmp_path / "a.npz").write_bytes(zip_of({"x" * 300 + ".npy": ONE}).replace(b"x" * 300, b"\xb0" * 300))
+    assert list(npz.index(str(tmp_path / "a.npz"), FolderDisk()).tensors) == ["░" * 300]
+
+
 # Recognising
 
 

@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
-from typing import Any
+from pprint import pformat
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -53,6 +55,13 @@ def checkpoint(work: Path) -> Any:
 
 def test_the_listing_is_sorted_as_tensorflow_sorts(checkpoint: Any) -> None:
     assert listing(checkpoint) == "[('a', []), ('b/10', [2]), ('b/w', [2, 3])]"
+
+
+@pytest.mark.parametrize("keys", [[], ["a"], *(["k" * width, "b"] for width in range(100, 112)), ["k" * 300, "b"], ["it's", "ü" * 90, "\n"]])
+def test_a_long_listing_is_what_pprint_makes_of_it(keys: list[str]) -> None:
+    pairs = [(key, [2, 3]) for key in sorted(keys)]
+    checkpoint = cast(Any, {key: SimpleNamespace(shape=(2, 3)) for key in keys})
+    assert listing(checkpoint) == pformat(pairs, width=120)
 
 
 def test_a_tree_splits_at_slashes(checkpoint: Any) -> None:
