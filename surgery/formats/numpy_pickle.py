@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from surgery.dtypes import DTYPES, DType, numpy_dtype
 from surgery.errors import CorruptFile
+from surgery.formats.pickle_machine import BYTES_PER_OBJECT, Global, Stub
 from surgery.formats.tape import Span
-from surgery.formats.unpickle import BYTES_PER_OBJECT, Global, Stub
 from surgery.tensors import TensorSpec
 
 if TYPE_CHECKING:

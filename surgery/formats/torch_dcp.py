@@ -17,13 +17,13 @@ from surgery.errors import CorruptFile, SourceError, UnsupportedFeature, listed
 from surgery.expr import Assemble, Expr
 from surgery.formats.base import Disk, Indexed, ReadAt
 from surgery.formats.base import read_only as layout
+from surgery.formats.pickle_machine import Global, Stub
 from surgery.formats.sharded import is_plain_name
 from surgery.formats.tape import Tape
 from surgery.formats.torch_objects import NEWER_TYPES, STORAGE_TYPES, TorchBuilder, torch_dtype
 from surgery.formats.torch_pickle import Content, content_of, unpickled
 from surgery.formats.torch_views import AXES_LIMIT
 from surgery.formats.torch_zip import Archive
-from surgery.formats.unpickle import Global, Stub
 from surgery.regions import Region
 from surgery.tensors import SourceFile, TensorSpec
 

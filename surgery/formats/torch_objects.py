@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeGuard
 
 from surgery.dtypes import DTYPES, DType
 from surgery.formats.numpy_pickle import NumpyArray, encoded, of_buffer, scalar
+from surgery.formats.pickle_machine import Global, Stub
 from surgery.formats.tape import Span
-from surgery.formats.unpickle import Global, Stub
 from surgery.regions import strides_of
 
 STORAGE_TYPES = {

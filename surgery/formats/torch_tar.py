@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from surgery.dtypes import DTYPES
 from surgery.errors import CorruptFile
 from surgery.formats.base import ReadAt
+from surgery.formats.pickle_machine import Global
 from surgery.formats.tape import Tape
 from surgery.formats.torch_objects import Storage, Tensor, TorchBuilder, storage_type
 from surgery.formats.torch_pickle import Content, content_of, unpickled
 from surgery.formats.torch_views import AXES_LIMIT, Place
-from surgery.formats.unpickle import Global
 from surgery.tensors import SourceFile
 
 _BLOCK = 512

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from surgery.errors import listed, plural
 from surgery.formats.numpy_pickle import NumpyArray
+from surgery.formats.pickle_machine import Global, Stub
 from surgery.formats.tape import Span
 from surgery.formats.torch_objects import Storage, Tensor, Unreadable, tensor_of_array
-from surgery.formats.unpickle import Global, Stub
 
 _MOST_DEPTH = 100
 _MOST_VISITS = 250_000
