@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -82,10 +83,7 @@ class Mean(Expr):
         import numpy as np
 
         with np.errstate(all="ignore"):
-            totals = (folded(portion.astype(np.float64), (self.axis,), np.add) for portion in portions)
-            total = next(totals)
-            for other in totals:
-                total += other
-            total /= self.children[0].spec.shape[self.axis]
+            total: Array = reduce(np.add, (folded(portion, (self.axis,), np.add) for portion in portions))
+            total = total / self.children[0].spec.shape[self.axis]
             total[np.isnan(total)] = np.nan  # which of the many would depend on the processor
             return total.astype(numpy_dtype(self.spec.dtype))

@@ -101,6 +101,12 @@ def test_the_page_of_recipes_is_what_they_tell_of_themselves() -> None:
     assert (REPOSITORY / "docs" / "recipes.md").read_text() == _maker("make_recipes").page(), "run `python docs/make_recipes.py`"
 
 
+def test_the_page_of_architecture_names_modules_that_there_are() -> None:
+    named = set(re.findall(r"`([a-z_/]+)(?:\.py|/)`", (REPOSITORY / "docs" / "architecture.md").read_text()))
+    assert {name for name in named if not list((REPOSITORY / "surgery").glob(f"{name}*"))} == set()
+    assert {"reductions", "inverse", "importers/draft", "formats/in_place"} <= named
+
+
 JOBS = re.findall(r"^\| \d+ \| .+$", (REPOSITORY / "docs" / "conversions.md").read_text(), re.MULTILINE)
 
 
