@@ -12,8 +12,18 @@ from surgery.located import Document
 from surgery.patterns import compile_pattern
 
 _LONG_TEXT = 1000
-_SIMPLE = {"type", "description", "default", "title", "examples"}
-_TYPES: Mapping[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
+_TYPES: Mapping[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "array": (list,)}
+_SAID = {"type", "description", "default", "title", "examples", "format"}
+"""Words of a schema that demand a type or nothing; `format` is not enforced."""
+_KNOWN: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(_SAID - {"type"}, object),
+    "type": str,
+    "enum": list,
+    "minimum": (int, float),
+    "minItems": int,
+    "items": Mapping,
+}
+"""Words whose meaning is known here, and what they hold: the validator's import takes longer than a small plan."""
 
 
 def resolve(
@@ -91,14 +101,26 @@ def about(name: str, schema: Mapping[str, Any]) -> list[str]:
     return [f"`{name}`: {schema['description']}"] if schema.get("description") else []
 
 
-def _simple(schema: Mapping[str, Any]) -> bool:
-    """Only a plain type: the check is then known without the validator, whose import takes longer than a small plan."""
-    kind = schema.get("type")
-    return set(schema) <= _SIMPLE and isinstance(kind, str) and kind in _TYPES
+def _known(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema is surely sound, which is known without the validator."""
+    words = all(word in _KNOWN and isinstance(said, _KNOWN[word]) and (word in _SAID or not isinstance(said, bool)) for word, said in schema.items())
+    return words and schema.get("type", "string") in _TYPES and schema.get("minItems", 0) >= 0 and ("items" not in schema or _known(schema["items"]))
+
+
+def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value surely fits a known schema; what may fit in another way is left to the validator."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (
+        ("type" not in schema or (isinstance(value, _TYPES[schema["type"]]) and (number or schema["type"] not in ("integer", "number"))))
+        and ("enum" not in schema or any(value == each and type(value) is type(each) for each in schema["enum"]))
+        and ("minimum" not in schema or (number and value >= schema["minimum"]))
+        and (not {"items", "minItems"} & schema.keys() or (isinstance(value, list) and len(value) >= schema.get("minItems", 0)))
+        and ("items" not in schema or all(_fits(item, schema["items"]) for item in value))
+    )
 
 
 def _schema_fault(schema: Mapping[str, Any]) -> str:
-    if _simple(schema):
+    if _known(schema):
         return ""
     from jsonschema import Draft202012Validator, SchemaError
 
@@ -128,11 +150,10 @@ def _values_of(schema: Any, *words: str) -> list[str]:
 
 def value_fault(value: Any, schema: Mapping[str, Any]) -> str:
     """What is wrong with a value, "" where it fits; the schema is one that `resolve` let through."""
-    if _simple(schema):
-        kind = schema["type"]
-        whole = isinstance(value, float) and value.is_integer() and kind == "integer"
-        fits = (isinstance(value, _TYPES[kind]) or whole) and (kind == "boolean" or not isinstance(value, bool))
-        return "" if fits else f"{json.dumps(value)} is not of type '{kind}'"
+    if _known(schema) and _fits(value, schema):
+        return ""
+    if _known(schema) and schema.keys() <= _SAID and not (isinstance(value, float) and value.is_integer()):
+        return f"{json.dumps(value)} is not of type '{schema['type']}'"
     from jsonschema import Draft202012Validator
     from referencing import Registry
 

@@ -49,6 +49,10 @@ MAY_IMPORT = [
     ("steps", READS_A_RECIPE),
     ("schema", READS_A_RECIPE | {"inspect", "ast", "dis", "tokenize"}),
     ("lint copy.yaml", READS_A_RECIPE),
+    ("lint llama/meta-to-hf", READS_A_RECIPE),
+    ("recipes show tied/drop", READS_A_RECIPE),
+    ("invert copy.yaml", PLANS),
+    ("import csv names.csv", READS_A_RECIPE | {"csv"}),
     ("plan copy.yaml", PLANS),
     ("plan npz.yaml", PLANS),
     ("plan tf.yaml", PLANS | {"google", "google_crc32c", "pickle"}),  # protobuf imports `pickle`
@@ -72,6 +76,7 @@ def imported(folder: Path, *arguments: str) -> set[str]:
 @pytest.fixture
 def recipes(tmp_path: Path) -> Path:
     np.savez(tmp_path / "a.npz", a=np.zeros(3, "f4"))
+    (tmp_path / "names.csv").write_text("a,b\n")
     for name, steps in RECIPES.items():
         lines = ["surgery: 1", "steps:", *(f"  - {step.format(**SOURCES)}" for step in steps)]
         (tmp_path / f"{name}.yaml").write_text("\n".join(lines))

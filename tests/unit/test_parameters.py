@@ -1,8 +1,11 @@
 import json
+from itertools import combinations
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from surgery import parameters
 from surgery.errors import SurgeryError
 from surgery.located import parse
 from surgery.parameters import resolve
@@ -129,3 +132,23 @@ def test_patterns_are_told_by_their_format() -> None:
     schemas = {"p": {"type": "string", "format": "regex", "default": "a+"}, "q": {"type": "string", "default": "a+"}}
     _, patterns, _ = resolve(schemas, {}, {}, parse("{}", "r.yaml"), required=True)
     assert patterns == {"p"}
+
+
+WORDS: dict[str, list[Any]] = {
+    "type": ["string", "integer", "number", "boolean", "array", "object", "nonsense", ["string", "null"]],
+    "enum": [[0, "a"], [True, 1.0], [], 3],
+    "minimum": [0, 1.5, "1", True],
+    "minItems": [0, 2, -1, True],
+    "items": [{"type": "string"}, {"minimum": 1}, {"type": "string", "nonsense": 1}, 5],
+}
+VALUES = [None, True, False, 0, 1, 2.0, 1.5, -1, "", "a", [], ["a"], ["a", "b"], [1, 2], [True], {}, {"a": 1}]
+SCHEMAS = [dict([one, two, ("format", "regex")]) for one, two in combinations([(word, said) for word, many in WORDS.items() for said in many], 2)]
+
+
+def test_what_is_known_without_the_validator_is_what_it_says() -> None:
+    known = [schema for schema in SCHEMAS if parameters._known(schema)]
+    assert 40 < len(known) < len(SCHEMAS)
+    for schema in known:
+        Draft202012Validator.check_schema(schema)
+        for value in VALUES:
+            assert (parameters.value_fault(value, schema) == "") == Draft202012Validator(schema).is_valid(value), (schema, value)
