@@ -173,9 +173,9 @@ def _refusal(value: float | int, dtype: DType, label: str) -> ApplyError:
             f"{subject} has a NaN, which {dtype} cannot hold", code="nan-cast", help="use a type with NaN, or mend the source", data=data
         )
     low, high = (0, 1) if dtype.kind == "bool" else int_range(dtype) if dtype.kind in ("int", "uint") else _reach(_part(dtype), "f8")[2:]
-    ways = "cast to a wider type"
+    ways = "use a wider type"
     if dtype.kind != "bool":
-        ways += ", or add `overflow: saturate`" + ("" if dtype.kind in ("int", "uint") or dtype in _FINITE_ONLY else " or `overflow: inf`")
+        ways += ", or give `cast` the policy `overflow: saturate`" + ("" if dtype.kind in ("int", "uint") or dtype in _FINITE_ONLY else " or `overflow: inf`")
     shown = value if isinstance(value, int) else f"{value:.9g}"
     return ApplyError(
         f"{subject} has the value {shown}, which {dtype} cannot hold",

@@ -184,7 +184,7 @@ def test_norms_that_differ_between_the_files_of_a_llama_are_refused(tmp_path: Pa
         file = {**{f"{name}.weight": counted(2, 2) for name in matrices}, **shared, "norm.weight": counted(2, start=rank)}
         checkpoint(tmp_path / f"consolidated.0{rank}.pth", file, "torch")
     with pytest.raises(surgery.SurgeryError) as caught:
-        run("llama/meta-to-hf", source=tmp_path, target=tmp_path / "model.safetensors", heads=1, kv_heads=1)
+        run("llama/meta-to-hf", source=tmp_path, target=tmp_path / "model.safetensors", heads=1, kv_heads=1, dim=2)
     assert caught.value.code == "assert"
     assert "norm.weight" in str(caught.value)
     assert not (tmp_path / "model.safetensors").exists()

@@ -169,7 +169,7 @@ def test_the_worst_value_is_named():
     assert str(error.value) == (
         "error[overflow]: `w` has the value -90000, which float16 cannot hold\n"
         "  note: float16 holds -65504 to 65504\n"
-        "  help: cast to a wider type, or add `overflow: saturate` or `overflow: inf`"
+        "  help: use a wider type, or give `cast` the policy `overflow: saturate` or `overflow: inf`"
     )
     assert error.value.data == {"key": "w", "value": "-90000.0"}
 
