@@ -75,3 +75,49 @@ def test_an_inverse_gives_back_each_tensor_that_it_does_not_call_rounded_or_miss
     back = read_safetensors(folder / "back.safetensors")
     assert [key for key in sources if key not in told and (key not in back or back[key].tobytes() != sources[key].tobytes())] == []
     assert all(back[key].shape == sources[key].shape for key in back)
+
+
+JUNK = [
+    None,
+    True,
+    0,
+    -1,
+    7,
+    1 << 70,
+    1.5,
+    "",
+    "a",
+    "(",
+    "[",
+    r"\1",
+    "{i}",
+    "*",
+    "**",
+    "zeros",
+    "mean",
+    "bool",
+    "string",
+    "x @ y",
+    [],
+    [0],
+    [-1, -1],
+    {},
+]
+"""Values for any option, of which some fit some."""
+
+
+@settings(max_examples=200)
+@given(st.randoms(use_true_random=False))
+def test_a_recipe_with_a_wrong_option_runs_or_has_a_fault_with_a_place(tmp_path_factory, random):
+    folder = tmp_path_factory.getbasetemp()
+    draft, _, _ = drafted(random, folder)
+    assume(draft.steps)
+    ((_, options),) = random.choice(draft.steps).items()
+    options[random.choice([*options, "axis", "where", "to", "match", "optional", "shape"])] = random.choice(JUNK)
+    try:
+        surgery.plan(recipe(draft, folder), force=True).run()
+    except surgery.SurgeryError as fault:
+        told = str(fault)
+    else:
+        told = "recipe.yaml: all is well"
+    assert "recipe.yaml:" in told
