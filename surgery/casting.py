@@ -175,7 +175,8 @@ def _refusal(value: float | int, dtype: DType, label: str) -> ApplyError:
     low, high = (0, 1) if dtype.kind == "bool" else int_range(dtype) if dtype.kind in ("int", "uint") else _reach(_part(dtype), "f8")[2:]
     ways = "use a wider type"
     if dtype.kind != "bool":
-        ways += ", or give `cast` the policy `overflow: saturate`" + ("" if dtype.kind in ("int", "uint") or dtype in _FINITE_ONLY else " or `overflow: inf`")
+        infinite = "" if dtype.kind in ("int", "uint") or dtype in _FINITE_ONLY else " or `overflow: inf`"
+        ways += f", or give `cast` the policy `overflow: saturate`{infinite}"
     shown = value if isinstance(value, int) else f"{value:.9g}"
     return ApplyError(
         f"{subject} has the value {shown}, which {dtype} cannot hold",

@@ -85,5 +85,6 @@ class Mean(Expr):
         with np.errstate(all="ignore"):
             total: Array = reduce(np.add, (folded(portion, (self.axis,), np.add) for portion in portions))
             total = total / self.children[0].spec.shape[self.axis]
+            total = total + 0.0  # a zero that is negative comes of the order, too
             total[np.isnan(total)] = np.nan  # which of the many would depend on the processor
             return total.astype(numpy_dtype(self.spec.dtype))

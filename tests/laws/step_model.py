@@ -127,7 +127,7 @@ class Draft:
             return rng.integers(0 if name == "uint8" else -8, 9, shape).astype(name)
         values = (rng.integers(-64, 65, shape) / 8).astype(np.float32)
         if self.random.random() < 0.15:
-            odd = [np.nan, np.inf, -np.inf, -0.0, 1e30, 6e4, 1e-7, 447.9, 1 + 2**-9]
+            odd = [np.nan, np.inf, -np.inf, -0.0, 1e9, 6e4, 1e-7, 447.9, 1 + 2**-9]
             values = np.where(rng.random(shape) < 0.2, rng.choice(odd, shape), values).astype(np.float32)
         with np.errstate(all="ignore"):
             return np.asarray(values).astype(dtype_of(name))

@@ -44,7 +44,7 @@ def same(one, other):
     return np.array_equal(nan, np.isnan(other.astype("f8"))) and np.where(nan, 0, one).tobytes() == np.where(nan, 0, other).tobytes()
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(st.randoms(use_true_random=False), st.sampled_from([1, 2, 4]), st.sampled_from(BUDGETS))
 def test_a_recipe_gives_what_numpy_gives(tmp_path_factory, random, jobs, memory):
     folder = tmp_path_factory.getbasetemp()
@@ -59,7 +59,7 @@ def test_a_recipe_gives_what_numpy_gives(tmp_path_factory, random, jobs, memory)
     assert [key for key, array in made.items() if not same(array, draft.table[key])] == []
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(st.randoms(use_true_random=False))
 def test_an_inverse_gives_back_each_tensor_that_it_does_not_call_rounded_or_missing(tmp_path_factory, random):
     folder = tmp_path_factory.getbasetemp()
@@ -106,7 +106,7 @@ JUNK = [
 """Values for any option, of which some fit some."""
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(st.randoms(use_true_random=False))
 def test_a_recipe_with_a_wrong_option_runs_or_has_a_fault_with_a_place(tmp_path_factory, random):
     folder = tmp_path_factory.getbasetemp()

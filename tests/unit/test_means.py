@@ -68,3 +68,11 @@ def test_what_is_no_number_stays_that() -> None:
     leaf, read, _ = stored(np.array([[1, np.nan, np.inf, np.inf], [3, 4, 5, -np.inf]], np.float32))
     mean = evaluate(Mean(leaf, 0, 1), ((0, 1), (0, 4)), read)
     np.testing.assert_array_equal(mean, np.array([[2, np.nan, np.inf, np.nan]], np.float32))
+
+
+def test_the_mean_of_negative_zeros_is_a_plain_zero_as_numpy_has_it():
+    zeros = np.full((3, 2), -0.0, np.float32)
+    spec = TensorSpec(DTYPES["float32"], zeros.shape)
+    leaf = Stored(Extent(SourceFile("memory", Fingerprint(0, 0, 0, 0)), 0, spec.nbytes, spec))
+    mean = evaluate(Mean(leaf, 0, 1), ((0, 1), (0, 2)), lambda _, start, stop: zeros.tobytes()[start:stop])
+    assert mean.tobytes() == zeros.mean(0, keepdims=True).tobytes()
