@@ -212,12 +212,12 @@ def _with_lists(bundle: Bundle, starts: Mapping[str, int]) -> Group:
     weights: dict[str, list[str]] = {}
     faults: dict[str, str] = {}
     for key in bundle.tensors:
-        front, layer, name = _cut(key, whole)
+        prefix, layer, name = _cut(key, whole)
         if not layer:
             faults[key] = "it has no layer"
         elif max(len(layer.encode()), len(name.encode())) > MESSAGE_LIMIT:
             faults[key] = "a name in it is longer than Keras can list"
-        weights.setdefault(front + layer, []).append(name)
+        weights.setdefault(prefix + layer, []).append(name)
     refuse_keys("Keras", faults, f"`rename` {{}} to {_MODEL + '/' if whole else ''}LAYER/NAME, or save as hdf5")
     scope = _group(root, _MODEL) if whole else root
     layers = [group.rpartition("/")[2] for group in weights if group not in (_OPTIMIZER, _TOP_LEVEL, f"{_MODEL}/{_TOP_LEVEL}")]
