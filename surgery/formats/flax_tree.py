@@ -143,7 +143,7 @@ class Tree:
             raise self._reader.corrupt(f"`{key}` occurs twice", item.start)
 
     def _note(self, text: str) -> None:
-        self.notes[f"{self._reader.file.path}: {text}"] = None
+        self.notes[text] = None
 
 
 def array_of(reader: Reader, item: Item) -> Extent:

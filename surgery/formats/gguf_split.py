@@ -38,7 +38,7 @@ def joined(part: Indexed, disk: Disk, index_file: Callable[[str, Disk], Indexed]
     if count < 2:
         return part
     if _number(part, _NUMBER, 0):
-        note = f"{part.location} is one of {count:,} files of a model; the others are read with the first"
+        note = f"it is one of {count:,} files of a model; the others are read with the first"
         return part._replace(notes=(*part.notes, note))
     names = _names(part.location, count)
     _refuse_absent(names, disk)

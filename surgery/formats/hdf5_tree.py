@@ -110,7 +110,7 @@ def read_tree(content: Content) -> Tree:
     notes = [*(f"left out: {fault.title}; {fault.help}" for fault in walk.refused.values()), *walk.notes]
     rest = len(notes) - _NOTES_SHOWN
     more = [f"{rest:,} more are left out"] if rest > 0 else []
-    still_open = [f"{content.file.path} was not closed by the program that wrote it; it may lack the last changes"] if content.is_open else []
+    still_open = ["the program that wrote it did not close it; it may lack the last changes"] if content.is_open else []
     return Tree(walk.tensors, walk.attributes, walk.others, walk.refused, (*still_open, *notes[:_NOTES_SHOWN], *more))
 
 

@@ -161,7 +161,7 @@ def test_what_is_saved_is_one_file(tmp_path: Path) -> None:
 def test_another_file_is_read_by_itself_and_says_so() -> None:
     found = index(DATA / "split-00002-of-00003.gguf")
     assert list(found.tensors) == ["blk.2.w", "blk.3.w"]
-    assert found.notes == (f"{DATA}/split-00002-of-00003.gguf is one of 3 files of a model; the others are read with the first",)
+    assert found.notes == ("it is one of 3 files of a model; the others are read with the first",)
 
 
 def part(number: int, count: int, tensors: int, *entries: bytes) -> bytes:

@@ -221,7 +221,7 @@ def test_bit_fields_are_unsigned_integers() -> None:
 
 def test_a_file_that_was_not_closed_is_told() -> None:
     found = hdf5.index(str(DATA / "open.h5"), FolderDisk())
-    assert found.notes == (f"{DATA}/open.h5 was not closed by the program that wrote it; it may lack the last changes",)
+    assert found.notes == ("the program that wrote it did not close it; it may lack the last changes",)
     assert array_of(DATA / "open.h5", "w").tolist() == MATRIX
 
 
