@@ -80,6 +80,17 @@ def by_suffix(path: str) -> str | None:
     return next((name for name, row in _ROWS.items() if path.endswith(row.suffixes)), None)
 
 
+def misleading_suffix(path: str, name: str) -> tuple[str, str] | None:
+    """The suffix of a path and the other format that it stands for, which readers may try in vain; None where there is none.
+
+    Keras's files and those of HDF5 are told apart by their content, whatever `.h5` stands for.
+    """
+    other = by_suffix(path)
+    if other in (None, name) or ({other, name} == {"keras", "hdf5"} and path.endswith((".h5", ".hdf5"))):
+        return None
+    return next(filter(path.endswith, suffixes(other))), other
+
+
 def likely_first(path: str) -> list[str]:
     """All names, the one that the suffix speaks for first: the order in which to ask whose content it is."""
     first = by_suffix(path)

@@ -125,8 +125,15 @@ class Save(Step, Selector):
             manifest=self.manifest,
             in_place=source.location if source else "",
         )
-        notes = () if table else (f"{self.path}: the output is empty",)
-        return state._replace(outputs=(*state.outputs, output), notes=(*state.notes, *notes), faults=(*state.faults, *chosen.faults))
+        return state._replace(outputs=(*state.outputs, output), notes=(*state.notes, *self._notes(output)), faults=(*state.faults, *chosen.faults))
+
+    def _notes(self, output: Output) -> Iterator[str]:
+        if not output.table:
+            yield f"{self.path}: the output is empty"
+        misleading = None if self.in_place else formats.misleading_suffix(self.path, output.format)
+        if misleading:
+            suffix, other = misleading
+            yield f"{self.path}: {suffix} is the suffix of {other}; readers that go by suffixes have to be told `format: {output.format}`"
 
     def _separated(self, table: Table, step: int) -> Table:
         """The table with the format's own separator in its keys. Raises PlanError for a key that this would cut elsewhere too."""
