@@ -156,7 +156,7 @@ def test_embeddings_that_do_not_give_the_width_are_refused(tmp_path: Path) -> No
 def test_llama_goes_to_gguf_and_back(tmp_path: Path) -> None:
     run("llama/gguf-to-hf", PAIRS / "gguf_llama_to_hf" / "source" / "model.gguf", tmp_path / "model.safetensors")
     run("llama/hf-to-gguf", tmp_path / "model.safetensors", tmp_path / "back.gguf", **GQA)
-    run("llama/gguf-to-hf", tmp_path / "back.gguf", tmp_path / "again.safetensors", **GQA)
+    run("llama/gguf-to-hf", tmp_path / "back.gguf", tmp_path / "again.safetensors")
     assert facts(tmp_path / "back.gguf")["blk.1.attn_v.weight"] == expected("gguf_llama_to_hf")["model.layers.1.self_attn.v_proj.weight"]
     assert facts(tmp_path / "again.safetensors") == expected("gguf_llama_to_hf")
 
