@@ -37,11 +37,11 @@ def test_sound_files_pass_every_stage(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_second_of_damage_finds_nothing(name: str, tmp_path: Path) -> None:
+def test_a_moment_of_damage_finds_nothing(name: str, tmp_path: Path) -> None:
     hunt, chance = Hunt(name, tmp_path / "found", tmp_path), random.Random(1)
     hunt.seconds = 10  # the machine may be busy
     sounds = [hunt.sound(number) for number in range(len(hunt.target.seeds))]
-    stop = time.monotonic() + 1
+    stop = time.monotonic() + 0.3  # `make fuzz` takes longer
     while time.monotonic() < stop:
         number = chance.randrange(len(sounds))
         hunt.trial(number, mutated(sounds[number], chance, sounds), True)

@@ -253,7 +253,7 @@ def test_a_tree_that_contains_itself_ends(tmp_path: Path) -> None:
 
 def test_keys_that_grow_without_bytes_are_refused(tmp_path: Path) -> None:
     start = b"k" * 60_000
-    entries = [ocdbt_writer.Entry(start + number.to_bytes(2, "big"), inline=b"v") for number in range(4000)]
+    entries = [ocdbt_writer.Entry(start + number.to_bytes(2, "big"), inline=b"v") for number in range(1500)]
     tree, manifest = ocdbt_writer.written(entries, "d", 0, bytes(16), 0)
     (tmp_path / "d").write_bytes(tree)
     (tmp_path / "manifest.ocdbt").write_bytes(manifest)
