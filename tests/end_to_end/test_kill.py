@@ -24,7 +24,7 @@ import pytest
 from scenarios import SCENARIOS, Stage
 from writers import CHANGES, Fault, Surgery, copy, snapshot, values
 
-MOMENTS = int(os.environ.get("SURGERY_KILL_MOMENTS", "120"))
+MOMENTS = int(os.environ.get("SURGERY_KILL_MOMENTS", "100"))
 DATA = Path(__file__).parents[1] / "data" / "tf"
 KILLED = -9
 

@@ -101,7 +101,7 @@ def test_products_of_stacked_matrices_are_those_of_numpy(memory: Memory) -> None
 
 @pytest.mark.parametrize("shape", [(100_003, 1), (1, 100_003), (5_001, 20), (20, 5_001), (7, 300, 11)])
 @pytest.mark.parametrize("axis", [0, -1, None])
-@pytest.mark.parametrize("function", ["sum", "mean", "max"])
+@pytest.mark.parametrize("function", ["mean", "max"])
 def test_a_reduction_has_the_same_bits_in_every_region(memory: Memory, shape: tuple[int, ...], axis: int | None, function: str) -> None:
     array = normal(*shape)
     axes = tuple(range(len(shape))) if axis is None else (axis % len(shape),)
