@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import TypeGuard
 
 _NUMBER = re.compile(r"(\d+)")
 _TOKEN = re.compile(r"[^/._:]+")
@@ -18,6 +19,14 @@ def natural(key: str) -> tuple[tuple[str, int], ...]:
     """A sort key in which numbers count as numbers: expert 9 comes before expert 10."""
     parts = _NUMBER.split(key)
     return tuple((text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "-1"], strict=True))
+
+
+_MOST_DIGITS = 18
+
+
+def is_integer(text: str | None) -> TypeGuard[str]:
+    """Whether what a group of a pattern found is a number: digits of ASCII, few enough for 64 bits. None: the group found nothing."""
+    return text is not None and text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def is_glob(text: str) -> bool:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from surgery.arithmetic import ArithmeticFault, Expression
 from surgery.arithmetic import parse as parse_arithmetic
 from surgery.errors import PlanError, RecipeError, plural
+from surgery.keys import is_integer
 from surgery.patterns import Pattern
 
-_MOST_DIGITS = 18
 _REFERENCE = re.compile(r"\\(\d{1,2}|g<([^>]*)>|.)|\{\{|\}\}|\{([^{}]*)\}|[{}]", re.DOTALL)
 
 
@@ -77,7 +77,7 @@ class Number(NamedTuple):
         """The number for the texts of the named groups, in the order of `names`. Raises PlanError, which tells the key."""
         values = dict(self.bound)
         for name, found in zip(self.names, groups, strict=True):
-            if found is None or not found.isascii() or not found.isdigit() or len(found) > _MOST_DIGITS:
+            if not is_integer(found):
                 help = f"let it match digits: `(?P<{name}>\\d+)`"
                 raise PlanError(f"group `{name}` is {found!r}, not an integer, in {key!r}", code="bad-number", help=help)
             values[name] = int(found)

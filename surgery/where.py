@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from surgery.dtypes import DTYPES
 from surgery.errors import PlanError, RecipeError, near
+from surgery.keys import is_integer
 from surgery.models import Field, Model
 from surgery.patterns import Pattern
 from surgery.replacement import Template, compile_template
@@ -15,7 +16,6 @@ from surgery.tensors import TensorSpec
 from surgery.units import SIZE, parse_size
 
 Path = tuple[str | int, ...]
-_MOST_DIGITS = 18
 Texts = str | Annotated[list[str], Field(min_length=1)]
 Rank = Annotated[int, Field(ge=0)]
 AnySize = Annotated[int, Field(ge=-1)]
@@ -103,7 +103,7 @@ def in_groups(groups: Mapping[str, int | list[int]], match: Any) -> bool:
     found = match.groupdict()
     for name, wanted in groups.items():
         text = found.get(name)
-        if text is None or not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS:
+        if not is_integer(text):
             return False
         low, high = (wanted, wanted + 1) if isinstance(wanted, int) else wanted
         if not low <= int(text) < high:

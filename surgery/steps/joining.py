@@ -24,7 +24,6 @@ from surgery.where import in_groups, texts
 Place = tuple[int, ...]
 """Of a member in its group: the pattern, then the numbers."""
 
-_MOST_DIGITS = 18
 _MOST_LOOKED_AT = 10_000
 """Missing members that are made out; a key with a huge number must not cost as much memory."""
 
@@ -132,7 +131,7 @@ def _members(patterns: Sequence[Pattern], keys: Sequence[str], to: str, bounds: 
         except PlanError as error:
             error.at = error.at or ("to",)
             raise
-        counted = [number for number in numbers[at] if _is_number(match.group(number))]
+        counted = [number for number in numbers[at] if keytext.is_integer(match.group(number))]
         yield name, Member(key, (at, *(int(match.group(number)) for number in counted)), tuple(match.span(number) for number in counted))
 
 
@@ -143,10 +142,6 @@ def _fitting(patterns: Sequence[Pattern], key: str, bounds: Mapping[str, int | l
         return next((at, match) for at, match in found if match and in_groups(bounds, match))
     except TimeoutError:
         raise timed_out(listed([pattern.text for pattern in patterns]), ("match",)) from None
-
-
-def _is_number(text: str | None) -> bool:
-    return bool(text) and len(text or "") <= _MOST_DIGITS and (text or "").isascii() and (text or "").isdigit()
 
 
 def _unused(pattern: Pattern, template: Template) -> list[int]:
